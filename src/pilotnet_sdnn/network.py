@@ -1,0 +1,124 @@
+"""PilotNet as lava-dl sigma-delta blocks: the network of lava-dl's tutorial.
+
+Tensors are as lava-dl takes them: (N, C, H, W, T) up to the last convolution and (N, C, T) after it,
+for N sequences of T frames. Layers are numbered as in the tutorial's table: layer-0 encodes the
+input, layer-1 to layer-4 convolve, layer-5 to layer-7 are dense, layer-8 decodes the angle.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pilotnet_sdnn.lava import slayer
+
+FRAME_SHAPE = (33, 100, 3)  # height, width, RGB
+LAYERS = tuple(f"layer-{i}" for i in range(9))
+
+
+class Outcome(NamedTuple):
+    """What one pass over a batch of N sequences of T frames gives."""
+
+    angles: Tensor  # (N, T) predicted steering angle, radians
+    rates: Tensor  # (9,) mean magnitude of what each layer puts out, what the event-rate loss acts on
+    events: Tensor  # (8,) events sent after each sequence's first frame; layer-8 is read out, it sends none
+
+
+class Network(torch.nn.Module):
+    """The tutorial's network: its state_dict loads in the tutorial's class, and the other way round.
+
+    Stock lava-dl gives blocks and batch-norm means their shapes in the first forward pass. Here they
+    have them from the start, so a checkpoint loads, and exports, without a pass over data.
+    """
+
+    def __init__(
+        self,
+        threshold: float = 0.1,
+        tau_grad: float = 0.5,
+        scale_grad: float = 1.0,
+        dropout: float = 0.2,
+        weight_scale: float = 2.0,
+    ) -> None:
+        super().__init__()
+        neuron = {
+            "threshold": threshold,  # the initial one: it is learned, one per layer
+            "tau_grad": tau_grad,
+            "scale_grad": scale_grad,
+            "requires_grad": True,
+            "shared_param": True,
+            "activation": F.relu,
+        }
+        drop = slayer.neuron.Dropout(p=dropout)
+
+        def normed(features: int, **more) -> dict:
+            return {**neuron, "norm": partial(slayer.neuron.norm.MeanOnlyBatchNorm, num_features=features), **more}
+
+        block = slayer.block.sigma_delta
+        weights = {"weight_scale": weight_scale, "weight_norm": True}
+        self.blocks = torch.nn.ModuleList([
+            block.Input(neuron),
+            block.Conv(normed(24), 3, 24, 3, stride=2, **weights),
+            block.Conv(normed(36), 24, 36, 3, stride=2, **weights),
+            block.Conv(normed(64), 36, 64, 3, stride=(2, 1), padding=(1, 0), **weights),
+            block.Conv(normed(64), 64, 64, 3, stride=1, **weights),
+            block.Flatten(),
+            block.Dense(normed(100, dropout=drop), 64 * 2 * 20, 100, **weights),
+            block.Dense(normed(50, dropout=drop), 100, 50, **weights),
+            block.Dense(normed(10, dropout=drop), 50, 10, **weights),
+            block.Output(normed(1, dropout=drop), 10, 1, **weights),
+        ])  # fmt: skip
+        self._settle()
+
+    @torch.no_grad()
+    def _settle(self) -> None:
+        """Let every block learn its shape, and compute its normalised weights, from one black frame."""
+        height, width, channels = FRAME_SHAPE
+        self.eval()
+        for _ in self.messages(torch.zeros(1, channels, height, width, 1)):
+            pass
+        self.train()
+
+    def messages(self, frames: Tensor) -> Iterator[Tensor]:
+        """What each layer puts out in turn: the events of layer-0 to layer-7, the angle of layer-8.
+
+        Args:
+            frames: (N, 3, 33, 100, T) in [-1, 1].
+        """
+        x = frames
+        for block in self.blocks:
+            x = block(x)
+            if hasattr(block, "neuron"):
+                yield x
+
+    def forward(self, frames: Tensor) -> Outcome:
+        messages = list(self.messages(frames))
+        return Outcome(
+            angles=messages[-1].flatten(1),
+            rates=torch.stack([m.abs().mean() for m in messages]),
+            events=torch.stack([m[..., 1:].count_nonzero() for m in messages[:-1]]),
+        )
+
+
+def event_rate_loss(rates: Tensor, max_rate: float, kind: str = "events") -> Tensor:
+    """The penalty that `lam` weighs: a squared hinge on each layer's mean message magnitude.
+
+    Args:
+        rates: (9,) as in `Outcome`.
+        max_rate: magnitude below which a layer is not penalised.
+        kind: "events" sums over the layers that send events; "published" is the tutorial's sum,
+            which adds the decoded angle of layer-8 as if it were events.
+    """
+    penalised = rates if kind == "published" else rates[:-1]
+    return sum(F.relu(rate - max_rate) ** 2 for rate in penalised)
+
+
+def load_network(path: Path) -> Network:
+    """The network saved at `path`, in evaluation mode. Training parameters do not matter any more."""
+    network = Network()
+    network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    network._settle()
+    return network.eval()
