@@ -5,18 +5,23 @@ for N sequences of T frames. Layers are numbered as in the tutorial's table: lay
 input, layer-1 to layer-4 convolve, layer-5 to layer-7 are dense, layer-8 decodes the angle.
 """
 
+import io
+import pickle
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import h5py
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.files import whole
+from pilotnet_sdnn.frames import FRAME_SHAPE
 from pilotnet_sdnn.lava import slayer
 
-FRAME_SHAPE = (33, 100, 3)  # height, width, RGB
 LAYERS = tuple(f"layer-{i}" for i in range(9))
 
 
@@ -103,6 +108,18 @@ class Network(torch.nn.Module):
         )
 
 
+def normalise(frames: Tensor) -> Tensor:
+    """Packed frames as the blocks take them, bit-equal to torchvision's ToTensor and Normalize(0.5, 0.5).
+
+    Args:
+        frames: (N, T, 33, 100, 3) uint8.
+
+    Returns:
+        (N, 3, 33, 100, T) float32 in [-1, 1].
+    """
+    return frames.float().div_(255).sub_(0.5).div_(0.5).permute(0, 4, 2, 3, 1).contiguous()
+
+
 def event_rate_loss(rates: Tensor, max_rate: float, kind: str = "events") -> Tensor:
     """The penalty that `lam` weighs: a squared hinge on each layer's mean message magnitude.
 
@@ -116,9 +133,39 @@ def event_rate_loss(rates: Tensor, max_rate: float, kind: str = "events") -> Ten
     return sum(F.relu(rate - max_rate) ** 2 for rate in penalised)
 
 
+def save_network(path: Path, network: Network) -> None:
+    """Write the state_dict; the same weights give the same bytes, whatever the file is called."""
+    content = io.BytesIO()  # torch.save writes the name of the file it is given into the file
+    torch.save(network.state_dict(), content)
+    with whole(path) as temporary:
+        temporary.write_bytes(content.getvalue())
+
+
 def load_network(path: Path) -> Network:
-    """The network saved at `path`, in evaluation mode. Training parameters do not matter any more."""
+    """The network saved at `path`, in evaluation mode.
+
+    Raises:
+        UserError: there is none, or it is of another network.
+    """
     network = Network()
-    network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    try:
+        network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path}: not a saved network ({str(error).splitlines()[0]}); `dvc repro train` makes it") from None
     network._settle()
     return network.eval()
+
+
+def export_hdf5(network: Network, path: Path) -> None:
+    """Write the network as netx loads it, for Loihi 2.
+
+    Exported is a copy that has run once: lava-dl writes the weights as last computed, which in a
+    network just loaded are not the loaded ones, and strips the weight normalisation of what it exports.
+    """
+    copy = Network()
+    copy.load_state_dict(network.state_dict())
+    copy._settle()
+    with whole(path) as temporary, h5py.File(temporary, "w") as file:
+        layer = file.create_group("layer")
+        for number, block in enumerate(copy.blocks):
+            block.export_hdf5(layer.create_group(str(number)))

@@ -1,0 +1,18 @@
+"""Mistakes a user can mend are told in one line, without a traceback."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class UserError(Exception):
+    """One line that says what is wrong, where, what was expected and how to mend it."""
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turn a `UserError` into one line on stderr and exit code 1, which DVC takes as a failed stage."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f"error: {error}")

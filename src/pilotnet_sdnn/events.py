@@ -1,0 +1,183 @@
+"""What is counted: events, synaptic operations and MACs, exactly and as lava-dl's tutorial counts them.
+
+An event is a non-zero message, of either sign. A synaptic operation is one event arriving at one
+synapse: an event costs as many as its neuron has outgoing synapses, which at the borders of an image
+are fewer. A MAC is one product of the ordinary network of the same shape, products with padding
+included, because it computes them. Layers count what arrives: layer-1's synaptic operations are those
+of layer-0's events.
+"""
+
+import math
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pilotnet_sdnn.network import LAYERS, Network, normalise
+
+
+class Layer(NamedTuple):
+    """The geometry of one layer."""
+
+    name: str
+    shape: tuple[int, int, int]  # channels, height, width
+    synapse: Any  # the lava-dl synapse that feeds it; None for the input
+
+    @property
+    def neurons(self) -> int:
+        channels, height, width = self.shape
+        return channels * height * width
+
+    @property
+    def macs(self) -> int:
+        """Products the ordinary network computes for this layer in one frame."""
+        return 0 if self.synapse is None else self.neurons * self.synapse.weight[0].numel()
+
+
+def layers(network: Network) -> list[Layer]:
+    """layer-0 to layer-8 of a network."""
+    blocks = [block for block in network.blocks if hasattr(block, "neuron")]
+    shapes = [(*block.shape, 1, 1)[:3] for block in blocks]
+    return [Layer(n, s, getattr(b, "synapse", None)) for n, s, b in zip(LAYERS, shapes, blocks, strict=True)]
+
+
+@torch.enable_grad()
+def fan_out(source: Layer, target: Layer) -> Tensor:
+    """Outgoing synapses of each neuron of a layer, in its shape (C, H, W).
+
+    Where every weight is one, the sum of the outputs grows by exactly this for each unit of input.
+    """
+    synapse = target.synapse
+    source_ones = torch.ones(1, *source.shape, 1, requires_grad=True)
+    x = source_ones if synapse.weight.shape[1] == source.shape[0] else source_ones.reshape(1, -1, 1, 1, 1)
+    weight_ones = torch.ones_like(synapse.weight)
+    y = F.conv3d(x, weight_ones, None, synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
+    (count,) = torch.autograd.grad(y.sum(), source_ones)
+    return count.reshape(source.shape)
+
+
+class Activity(NamedTuple):
+    """What a network did in S sequences of T frames."""
+
+    angles: np.ndarray  # (S, T) float32, predicted, radians
+    events: np.ndarray  # (S, T, 8) int64, sent by layer-0 to layer-7; layer-8 is read out, it sends none
+    positive: np.ndarray  # (S, T, 9) int64, messages > 0 of layer-0 to layer-8, which the tutorial counts
+    synops: np.ndarray  # (S, T, 8) int64, synaptic operations in layer-1 to layer-8
+
+
+@torch.no_grad()
+def count_activity(network: Network, frames: Tensor) -> Activity:
+    """Run S sequences, (S, T, 33, 100, 3) uint8, through lava-dl's own blocks and count, frame by frame."""
+    *messages, angles = network.eval().messages(normalise(frames))
+    sent = [(message != 0).flatten(1, -2) for message in messages]  # (S, neurons, T)
+    positive = [(message > 0).flatten(1, -2) for message in (*messages, angles)]
+    synapses = [fan_out(source, target).double().flatten() for source, target in pairwise(layers(network))]
+    return Activity(
+        angles=angles.flatten(1).numpy(),
+        events=_by_frame([s.sum(1) for s in sent]),
+        positive=_by_frame([p.sum(1) for p in positive]),
+        synops=_by_frame([torch.einsum("snt,n->st", s.double(), f).long() for s, f in zip(sent, synapses, strict=True)]),
+    )
+
+
+def _by_frame(layer_counts: list[Tensor]) -> np.ndarray:
+    return torch.stack(layer_counts, -1).numpy()
+
+
+def after_first_frame(counts: np.ndarray) -> np.ndarray:
+    """Mean per frame of each layer's counts (S, T, layers), first frames of sequences left out.
+
+    The first frame is sent whole, as the difference from black, which a running camera does once.
+    """
+    return counts[:, 1:].mean((0, 1))
+
+
+def operations(geometry: list[Layer], events: np.ndarray, synops: np.ndarray, macs: np.ndarray) -> dict:
+    """The comparison with the ordinary network, per layer and in total.
+
+    Args:
+        geometry: of the nine layers.
+        events: (9,) per frame, of the readout too where it is counted.
+        synops: (8,) per frame, in layer-1 to layer-8.
+        macs: (8,) per frame, in layer-1 to layer-8.
+    """
+    table = {
+        layer.name: {
+            "events": float(events[i]),
+            "synops": float(synops[i - 1]) if i else 0.0,
+            "activations": layer.neurons,
+            "macs": int(macs[i - 1]) if i else 0,
+        }
+        for i, layer in enumerate(geometry)
+    }
+    neurons = sum(layer.neurons for layer in geometry)
+    return {
+        "events_sparsity": _ratio(neurons, events.sum()),
+        "synops_sparsity": _ratio(macs.sum(), synops.sum()),
+        "events_per_frame": float(events.sum()),
+        "synops_per_frame": float(synops.sum()),
+        "macs_per_frame": int(macs.sum()),
+        "neurons": neurons,
+        "layers": table,
+    }
+
+
+def _ratio(dense: float, sparse: float) -> float:
+    """How many times less; infinite for a network that sends nothing at all."""
+    return float(dense / sparse) if sparse else math.inf
+
+
+def exact_operations(geometry: list[Layer], activity: Activity) -> dict:
+    """`operations` with true counts: events of either sign, true fan-outs, exact MACs."""
+    events = np.append(after_first_frame(activity.events), 0)
+    macs = np.array([layer.macs for layer in geometry[1:]])
+    return operations(geometry, events, after_first_frame(activity.synops), macs)
+
+
+def published_operations(geometry: list[Layer], activity: Activity) -> dict:
+    """`operations` as the tutorial's table has them.
+
+    It counts positive messages only, those of the readout too, and multiplies each by
+    channels * kernel / stride of the layer it goes to, borders and padding ignored; its MACs are what
+    this gives where every neuron sends.
+    """
+    events = after_first_frame(activity.positive)
+    fan_outs = np.array([_published_fan_out(layer.synapse) for layer in geometry[1:]])
+    neurons = np.array([layer.neurons for layer in geometry[:-1]])
+    return operations(geometry, events, events[:-1] * fan_outs, neurons * fan_outs)
+
+
+def _published_fan_out(synapse: Any) -> float:
+    return synapse.out_channels * np.prod(synapse.kernel_size) / np.prod(synapse.stride)
+
+
+def operations_report(geometry: list[Layer], exact: dict, published: dict, origin: str) -> str:
+    """Both comparisons as the tutorial prints its own, in markdown that reads as text."""
+    return (
+        f"Operations per frame, {origin}, test frames\n\nCounted exactly\n\n{_table(geometry, exact)}\n"
+        f"As published: positive messages only, borders and padding ignored\n\n{_table(geometry, published)}"
+    )
+
+
+def _table(geometry: list[Layer], comparison: dict) -> str:
+    rows = [
+        "|  Layer  |     Shape     |  Events  |    Synops    | Activations|    MACs    |",
+        "|---------|---------------|---------:|-------------:|-----------:|-----------:|",
+    ]
+    for layer in geometry:
+        channels, height, width = layer.shape
+        counts = comparison["layers"][layer.name]
+        synops, macs = ("", "") if layer.synapse is None else (f"{counts['synops']:.2f}", counts["macs"])
+        rows.append(
+            f"| {layer.name} | ({width:3d},{height:3d},{channels:3d}) | {counts['events']:8.2f} | {synops:>12} "
+            f"| {counts['activations']:10d} | {macs:>10} |"
+        )
+    rows.append(
+        f"|  Total  | {'':13} | {comparison['events_per_frame']:8.2f} | {comparison['synops_per_frame']:12.2f} "
+        f"| {comparison['neurons']:10d} | {comparison['macs_per_frame']:>10} |"
+    )
+    sparsity = "Events sparsity: {events_sparsity:.2f}x\nSynops sparsity: {synops_sparsity:.2f}x\n"
+    return "\n".join(rows) + "\n\n" + sparsity.format(**comparison)

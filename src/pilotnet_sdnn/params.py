@@ -1,0 +1,100 @@
+"""params.yaml as one frozen, validated, typed object."""
+
+import difflib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.paths import PARAMS
+
+
+def _allowed(expected: str, allows: Callable[[Any], bool]) -> Any:
+    return field(metadata={"expected": expected, "allows": allows})
+
+
+def _integer(low: int) -> Any:
+    return _allowed(f"a whole number >= {low}", lambda value: type(value) is int and value >= low)
+
+
+def _number(expected: str, allows: Callable[[float], bool]) -> Any:
+    return _allowed(expected, lambda value: type(value) in (int, float) and math.isfinite(value) and allows(value))
+
+
+def _positive() -> Any:
+    return _number("a number > 0", lambda value: value > 0)
+
+
+def _not_negative() -> Any:
+    return _number("a number >= 0", lambda value: value >= 0)
+
+
+def _one_of(*choices: str) -> Any:
+    return _allowed("one of " + ", ".join(choices), lambda value: value in choices)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """Every parameter of the pipeline; params.yaml says what each one does."""
+
+    source: str = _allowed("synthetic, pilotnet, a path or an http(s) URL", lambda v: isinstance(v, str) and v != "")
+    frames: int = _integer(1)
+    seed: int = _integer(0)
+    sequence: int = _integer(2)
+    split: str = _one_of("random", "blocked")
+    epochs: int = _integer(1)
+    batch: int = _integer(1)
+    lr: float = _positive()
+    weight_decay: float = _not_negative()
+    lam: float = _not_negative()
+    event_loss: str = _one_of("events", "published")
+    max_rate: float = _not_negative()
+    threshold: float = _positive()
+    tau_grad: float = _positive()
+    scale_grad: float = _positive()
+    dropout: float = _number("a number >= 0 and < 1", lambda value: 0 <= value < 1)
+    weight_scale: float = _positive()
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """Read and check params.yaml.
+
+    YAML 1.2, as DVC writes it: `dvc exp run -S lam=0.00001` leaves `1e-05`, a string in YAML 1.1.
+
+    Raises:
+        UserError: the file cannot be read, or a parameter is missing, unknown or not what it must be.
+    """
+    values = _read(path)
+    known = {parameter.name: parameter for parameter in fields(Params)}
+    for name in values:
+        if name not in known:
+            raise UserError(f"{path}: unknown parameter {name!r}; {_suggestion(str(name), list(known))}")
+    for name, parameter in known.items():
+        expected = parameter.metadata["expected"]
+        if name not in values:
+            raise UserError(f"{path}: missing parameter {name!r}; add it as {expected}")
+        if not parameter.metadata["allows"](values[name]):
+            raise UserError(f"{path}: {name}: expected {expected}, found {values[name]!r}")
+    return Params(**values)
+
+
+def _read(path: Path) -> dict:
+    try:
+        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run from the root of the repository") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected 'name: value' lines, found {type(values).__name__}")
+    return values
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else "known are " + ", ".join(known)

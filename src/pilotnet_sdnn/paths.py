@@ -1,0 +1,29 @@
+"""Where the stages of dvc.yaml find and leave their files, relative to the root of the repository."""
+
+import os
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+
+DRIVE = Path("data/raw/driving_dataset.zip")
+FRAMES = Path("data/frames.h5")
+ACTIVITY = Path("data/activity.npz")
+
+NETWORK = Path("models/network.pt")
+TRAINING_LOG = Path("models/training.csv")
+EXPORTED_NETWORK = Path("models/network.net")
+
+TRAIN_METRICS = Path("metrics/train.json")
+EVALUATION_METRICS = Path("metrics/evaluation.json")
+OPERATIONS_METRICS = Path("metrics/operations.json")
+
+TRAINING_PLOT = Path("plots/training.csv")
+EVENTS_PLOT = Path("plots/events.csv")
+STEERING_PLOT = Path("plots/steering.csv")
+OPERATIONS_PLOT = Path("plots/operations.csv")
+OPERATIONS_TABLE = Path("plots/operations.md")
+
+
+def user_cache() -> Path:
+    """Where what is dear to get again outlives any one checkout or experiment."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pilotnet-sdnn"

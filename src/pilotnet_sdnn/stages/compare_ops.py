@@ -1,0 +1,29 @@
+"""Compare the operations of the sigma-delta network with those of an ordinary network of its shape."""
+
+import numpy as np
+
+from pilotnet_sdnn.errors import reported
+from pilotnet_sdnn.events import Activity, exact_operations, layers, operations_report, published_operations
+from pilotnet_sdnn.files import write_csv, write_metrics, write_text
+from pilotnet_sdnn.network import load_network
+from pilotnet_sdnn.paths import ACTIVITY, NETWORK, OPERATIONS_METRICS, OPERATIONS_PLOT, OPERATIONS_TABLE
+
+
+def main() -> None:
+    geometry = layers(load_network(NETWORK))
+    stored = np.load(ACTIVITY)
+    activity = Activity(*(stored[name] for name in Activity._fields))
+    exact, published = exact_operations(geometry, activity), published_operations(geometry, activity)
+    report = operations_report(geometry, exact, published, str(stored["origin"]))
+
+    write_metrics(OPERATIONS_METRICS, {**exact, "as_published": published})
+    columns = ("events", "synops", "activations", "macs")
+    rows = [(name, *(counts[column] for column in columns)) for name, counts in exact["layers"].items()]
+    write_csv(OPERATIONS_PLOT, ("layer", *columns), rows)
+    write_text(OPERATIONS_TABLE, report)
+    print(report)
+
+
+if __name__ == "__main__":
+    with reported():
+        main()

@@ -1,0 +1,69 @@
+"""Measure the best network on the test sequences, and sum up its training."""
+
+import numpy as np
+import torch
+
+from pilotnet_sdnn.errors import reported
+from pilotnet_sdnn.events import Activity, count_activity
+from pilotnet_sdnn.files import whole, write_csv, write_metrics, write_text
+from pilotnet_sdnn.frames import read_frames, sequences, split_sequences, stretch_with_most
+from pilotnet_sdnn.metrics import event_metrics, steering_metrics, training_metrics
+from pilotnet_sdnn.network import load_network
+from pilotnet_sdnn.params import load_params
+from pilotnet_sdnn.paths import (
+    ACTIVITY,
+    EVALUATION_METRICS,
+    EVENTS_PLOT,
+    FRAMES,
+    NETWORK,
+    STEERING_PLOT,
+    TRAIN_METRICS,
+    TRAINING_LOG,
+    TRAINING_PLOT,
+)
+from pilotnet_sdnn.progress import progress
+
+BATCH = 8  # sequences at a time; the results do not depend on it
+STRETCH = 600  # frames in the steering plot, 30 seconds of a 20 Hz camera
+
+
+def main() -> None:
+    params = load_params()
+    network = load_network(NETWORK)
+    drive = read_frames(FRAMES)
+    videos, labels = sequences(drive, params.sequence)
+    split = split_sequences(len(drive.angles), params.sequence, params.split)
+
+    def measure(chosen: np.ndarray, desc: str) -> Activity:
+        starts = progress(range(0, len(chosen), BATCH), desc=desc, unit="batch")
+        counted = [count_activity(network, torch.from_numpy(videos[chosen[i : i + BATCH]])) for i in starts]
+        return Activity(*map(np.concatenate, zip(*counted, strict=True)))
+
+    test = np.sort(split.test)
+    activity = measure(test, "test sequences")
+    with whole(ACTIVITY) as temporary, temporary.open("wb") as file:
+        np.savez(file, origin=drive.origin, sequences=test, labels=labels[test], **activity._asdict())
+
+    steering, events = steering_metrics(labels[test], activity.angles), event_metrics(activity)
+    write_metrics(EVALUATION_METRICS, {**steering, **events})
+    write_metrics(TRAIN_METRICS, training_metrics(TRAINING_LOG))
+    write_text(TRAINING_PLOT, TRAINING_LOG.read_text(encoding="utf-8"))
+    write_csv(EVENTS_PLOT, ("layer", "events_per_frame"), events["events"].items())
+
+    shown = stretch_with_most(test, len(videos), STRETCH // params.sequence)
+    predicted = measure(shown, "steering plot").angles
+    frames = shown[0] * params.sequence + np.arange(predicted.size)
+    part = np.where(np.isin(shown, test), "test", "train").repeat(params.sequence)
+    degrees = np.degrees([labels[shown].ravel(), predicted.ravel()]).round(2)
+    write_csv(STEERING_PLOT, ("frame", "label_degrees", "predicted_degrees", "part"), zip(frames, *degrees, part, strict=True))
+
+    print(
+        f"{drive.origin}: mse {steering['mse']:.5f} sq. radians, mae {steering['mae_degrees']:.2f} degrees, "
+        f"r2 {steering['r2']:.3f} on {steering['frames']} test frames; "
+        f"{events['events_per_frame']:.1f} events/frame"
+    )
+
+
+if __name__ == "__main__":
+    with reported():
+        main()
