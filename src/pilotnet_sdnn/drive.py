@@ -7,9 +7,11 @@ the frames beside it. Degrees are of the steering wheel, + to the right.
 import hashlib
 import io
 import math
+import os
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +19,11 @@ import numpy as np
 from PIL import Image
 
 from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.frames import FRAME_SHAPE
 
 FOLDER = "driving_dataset"
 LABELS = f"{FOLDER}/data.txt"
+READ_AHEAD = 256  # frames decoded at a time, which bounds the memory of the resize stage
 PILOTNET_LABELS_SHA256 = "235c70454d460b86edf1ddb4afba4354529687ad9ca08cb5d7ddfd8f8d4a8bb7"
 
 
@@ -121,6 +125,29 @@ def decode_frame(data: bytes, where: str) -> Image.Image:
         return Image.open(io.BytesIO(data)).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{where}: not a readable image ({error}); mend the frame or remove its label") from None
+
+
+def resize(image: Image.Image) -> np.ndarray:
+    """(33, 100, 3) uint8: bilinear with antialiasing, as torchvision's Resize([33, 100]) on a PIL image."""
+    height, width, _ = FRAME_SHAPE
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def resized_frames(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[np.ndarray]:
+    """Every labelled frame of a drive, (33, 100, 3) uint8 each, decoded on all cores.
+
+    Raises:
+        UserError: a frame cannot be decoded.
+    """
+
+    def decode(label: Label, jpeg: bytes) -> np.ndarray:
+        where = f"{drive.filename}: {frame_member(label)} (data.txt line {label.line})"
+        return resize(decode_frame(jpeg, where))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(labels), READ_AHEAD):
+            ahead = labels[start : start + READ_AHEAD]
+            yield from pool.map(decode, ahead, [read_member(drive, frame_member(label)) for label in ahead])
 
 
 def pack_drive(path: Path, frames: Iterable[tuple[str, bytes, float]], origin: str = "") -> None:

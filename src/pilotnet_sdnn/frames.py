@@ -4,23 +4,17 @@ data/frames.h5 holds `frames` uint8 (N, 33, 100, 3), contiguous so that it can b
 `angles` float32 (N,), radians as labelled, and attributes that say which drive they are of.
 """
 
-import os
-import zipfile
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
 import numpy as np
-from PIL import Image
 
-from pilotnet_sdnn.drive import Label, decode_frame, frame_member, read_member
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.files import whole
 
 FRAME_SHAPE = (33, 100, 3)  # height, width, RGB
-READ_AHEAD = 256  # frames decoded at a time, which bounds the memory of the resize stage
 STRETCHES = 5  # parts of the drive that each hold out their end, in the blocked split
 
 
@@ -37,29 +31,6 @@ class Split(NamedTuple):
 
     train: np.ndarray
     test: np.ndarray
-
-
-def resize(image: Image.Image) -> np.ndarray:
-    """(33, 100, 3) uint8: bilinear with antialiasing, as torchvision's Resize([33, 100]) on a PIL image."""
-    height, width, _ = FRAME_SHAPE
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-
-
-def resized_frames(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[np.ndarray]:
-    """Every labelled frame of a drive, (33, 100, 3) uint8 each, decoded on all cores.
-
-    Raises:
-        UserError: a frame cannot be decoded.
-    """
-
-    def decode(label: Label, jpeg: bytes) -> np.ndarray:
-        where = f"{drive.filename}: {frame_member(label)} (data.txt line {label.line})"
-        return resize(decode_frame(jpeg, where))
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(labels), READ_AHEAD):
-            ahead = labels[start : start + READ_AHEAD]
-            yield from pool.map(decode, ahead, [read_member(drive, frame_member(label)) for label in ahead])
 
 
 def write_frames(path: Path, frames: Iterable[np.ndarray], angles: np.ndarray, **attributes: str) -> None:

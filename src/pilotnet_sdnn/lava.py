@@ -5,14 +5,23 @@ import traps are out of the way; both are in lava-nc, which only netx needs, so 
 here and netx when it is asked for (it takes seconds, and most stages never need it).
 """
 
+import contextlib
 import dataclasses
 import functools
+import io
+import logging
 import multiprocessing
+import warnings
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from lava.lib.dl import slayer
+
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # its CUDA extensions are optional
+with contextlib.redirect_stdout(io.StringIO()):  # it asks for a toolbox that only its DVS demo needs
+    from lava.lib.dl import slayer
+
+warnings.filterwarnings("ignore", "`torch.nn.utils.weight_norm` is deprecated", FutureWarning)
 
 __all__ = ["simulate_fixed_point", "slayer"]
 
@@ -47,11 +56,11 @@ def simulate_fixed_point(network_file: Path, events: np.ndarray, steps: int) -> 
     from lava.lib.dl import netx
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
-    from lava.proc import io
+    from lava.proc import io as ports
 
     network = netx.hdf5.Network(net_config=str(network_file))
-    source = io.source.RingBuffer(data=events)
-    sink = io.sink.RingBuffer(shape=network.out_layer.shape, buffer=steps)
+    source = ports.source.RingBuffer(data=events)
+    sink = ports.sink.RingBuffer(shape=network.out_layer.shape, buffer=steps)
     source.s_out.connect(network.in_layer.neuron.a_in)
     network.out_layer.out.connect(sink.a_in)
     try:

@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import torch
@@ -59,7 +59,7 @@ class Network(torch.nn.Module):
         }
         drop = slayer.neuron.Dropout(p=dropout)
 
-        def normed(features: int, **more) -> dict:
+        def normed(features: int, **more: torch.nn.Module) -> dict:
             return {**neuron, "norm": partial(slayer.neuron.norm.MeanOnlyBatchNorm, num_features=features), **more}
 
         block = slayer.block.sigma_delta
@@ -76,16 +76,21 @@ class Network(torch.nn.Module):
             block.Dense(normed(10, dropout=drop), 50, 10, **weights),
             block.Output(normed(1, dropout=drop), 10, 1, **weights),
         ])  # fmt: skip
-        self._settle()
+        self.settle()
 
     @torch.no_grad()
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Let every block learn its shape, and compute its normalised weights, from one black frame."""
         height, width, channels = FRAME_SHAPE
         self.eval()
         for _ in self.messages(torch.zeros(1, channels, height, width, 1)):
             pass
         self.train()
+
+    @property
+    def layers(self) -> list[Any]:
+        """The blocks of layer-0 to layer-8: all but the one that only flattens."""
+        return [block for block in self.blocks if hasattr(block, "neuron")]
 
     def messages(self, frames: Tensor) -> Iterator[Tensor]:
         """What each layer puts out in turn: the events of layer-0 to layer-7, the angle of layer-8.
@@ -130,7 +135,7 @@ def event_rate_loss(rates: Tensor, max_rate: float, kind: str = "events") -> Ten
             which adds the decoded angle of layer-8 as if it were events.
     """
     penalised = rates if kind == "published" else rates[:-1]
-    return sum(F.relu(rate - max_rate) ** 2 for rate in penalised)
+    return sum((F.relu(rate - max_rate) ** 2 for rate in penalised), start=torch.zeros((), device=rates.device))
 
 
 def save_network(path: Path, network: Network) -> None:
@@ -150,9 +155,11 @@ def load_network(path: Path) -> Network:
     network = Network()
     try:
         network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: not a saved network ({str(error).splitlines()[0]}); `dvc repro train` makes it") from None
-    network._settle()
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{path}: not a saved network ({str(error).splitlines()[0]}); `dvc repro train` makes it"
+        ) from None
+    network.settle()
     return network.eval()
 
 
@@ -164,8 +171,9 @@ def export_hdf5(network: Network, path: Path) -> None:
     """
     copy = Network()
     copy.load_state_dict(network.state_dict())
-    copy._settle()
+    copy.settle()
     with whole(path) as temporary, h5py.File(temporary, "w") as file:
         layer = file.create_group("layer")
-        for number, block in enumerate(copy.blocks):
+        blocks: list[Any] = list(copy.blocks)
+        for number, block in enumerate(blocks):
             block.export_hdf5(layer.create_group(str(number)))

@@ -134,7 +134,9 @@ def _download(url: str, labels_checksum: str | None = None) -> Path:
         gdown.download(url=url, output=str(incoming), resume=True, retries=5, timeout=60, use_cookies=False)
     except (DownloadError, requests.RequestException) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{url}: download failed ({reason}); run again to continue it, or give a path as source") from None
+        raise UserError(
+            f"{url}: download failed ({reason}); run again to continue it, or give a path as source"
+        ) from None
     try:
         _check(incoming, labels_checksum)
     except UserError:

@@ -71,8 +71,10 @@ def train_epoch(
         outcome = network(normalise(frames))
         mse = F.mse_loss(outcome.angles, angles)
         loss = mse + penalty(outcome.rates)
-        if not math.isfinite(loss):
-            raise UserError(f"training diverged: the loss is {loss:g}; the best network so far is kept; try a lower `lr`")
+        if not math.isfinite(loss.item()):
+            raise UserError(
+                f"training diverged: the loss is {loss.item()}; the best network so far is kept; try a lower `lr`"
+            )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -95,7 +97,7 @@ def test_epoch(network: Network, data: Batches, on_step: Callable[[Statistics], 
 
 def gradient_norms(network: Network) -> list[float]:
     """lava-dl's measure of gradient flow for layer-1 to layer-8, of the last step taken."""
-    return [block.synapse.grad_norm for block in network.blocks if hasattr(block, "synapse")]
+    return [block.synapse.grad_norm for block in network.layers[1:]]
 
 
 def learning_rate_milestones(epochs: int) -> list[int]:

@@ -5,6 +5,7 @@ import numpy as np
 from pilotnet_sdnn.errors import reported
 from pilotnet_sdnn.events import Activity, exact_operations, layers, operations_report, published_operations
 from pilotnet_sdnn.files import write_csv, write_metrics, write_text
+from pilotnet_sdnn.metrics import steering_metrics
 from pilotnet_sdnn.network import load_network
 from pilotnet_sdnn.paths import ACTIVITY, NETWORK, OPERATIONS_METRICS, OPERATIONS_PLOT, OPERATIONS_TABLE
 
@@ -14,7 +15,9 @@ def main() -> None:
     stored = np.load(ACTIVITY)
     activity = Activity(*(stored[name] for name in Activity._fields))
     exact, published = exact_operations(geometry, activity), published_operations(geometry, activity)
-    report = operations_report(geometry, exact, published, str(stored["origin"]))
+    steering = steering_metrics(stored["labels"], activity.angles)
+    title = f"# Operations: {stored['origin']}, {steering['frames']} test frames, MSE {steering['mse']:.5f} sq. radians"
+    report = operations_report(geometry, exact, published, title)
 
     write_metrics(OPERATIONS_METRICS, {**exact, "as_published": published})
     columns = ("events", "synops", "activations", "macs")

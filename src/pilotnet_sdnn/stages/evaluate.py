@@ -55,7 +55,9 @@ def main() -> None:
     frames = shown[0] * params.sequence + np.arange(predicted.size)
     part = np.where(np.isin(shown, test), "test", "train").repeat(params.sequence)
     degrees = np.degrees([labels[shown].ravel(), predicted.ravel()]).round(2)
-    write_csv(STEERING_PLOT, ("frame", "label_degrees", "predicted_degrees", "part"), zip(frames, *degrees, part, strict=True))
+    write_csv(
+        STEERING_PLOT, ("frame", "label_degrees", "predicted_degrees", "part"), zip(frames, *degrees, part, strict=True)
+    )
 
     print(
         f"{drive.origin}: mse {steering['mse']:.5f} sq. radians, mae {steering['mae_degrees']:.2f} degrees, "

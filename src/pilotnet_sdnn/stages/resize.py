@@ -1,8 +1,8 @@
 """Turn the drive into data/frames.h5: every labelled frame as the network sees it, 33x100 RGB."""
 
-from pilotnet_sdnn.drive import labels_sha256, open_drive, origin, radians, read_labels
+from pilotnet_sdnn.drive import labels_sha256, open_drive, origin, radians, read_labels, resized_frames
 from pilotnet_sdnn.errors import reported
-from pilotnet_sdnn.frames import resized_frames, write_frames
+from pilotnet_sdnn.frames import write_frames
 from pilotnet_sdnn.paths import DRIVE, FRAMES
 from pilotnet_sdnn.progress import progress
 

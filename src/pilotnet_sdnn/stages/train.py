@@ -32,7 +32,9 @@ def main() -> None:
     videos, angles = sequences(drive, params.sequence)
     split = split_sequences(len(drive.angles), params.sequence, params.split)
     shuffle = np.random.default_rng(params.seed)
-    print(f"{drive.origin}: {len(split.train)} training and {len(split.test)} test sequences of {params.sequence} frames")
+    print(
+        f"{drive.origin}: {len(split.train)} training and {len(split.test)} test sequences of {params.sequence} frames"
+    )
 
     # model
     network = Network(
@@ -72,7 +74,17 @@ def main() -> None:
         if best:
             best_mse = test.mse
             save_network(NETWORK, network)
-        log.append((epoch + 1, lr, train.mse, test.mse, train.events_per_frame, test.events_per_frame, *gradient_norms(network)))
+        log.append(
+            (
+                epoch + 1,
+                lr,
+                train.mse,
+                test.mse,
+                train.events_per_frame,
+                test.events_per_frame,
+                *gradient_norms(network),
+            )
+        )
         write_csv(TRAINING_LOG, LOG_COLUMNS, log)
         bar.write(
             f"epoch {epoch + 1:3d}  lr {lr:.1e}  train mse {train.mse:.5f}  test mse {test.mse:.5f}  "

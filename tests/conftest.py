@@ -1,0 +1,37 @@
+"""Drives to test with: a short synthetic one, and real ones where they are at hand."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pilotnet_sdnn import sources
+
+REAL_DATA = Path(os.environ.get("PILOTNET_TEST_DATA", Path(__file__).parents[2] / "shared/data"))
+
+
+@pytest.fixture(scope="session")
+def tiny_drive(tmp_path_factory) -> Path:
+    """A zip with 160 synthetic frames, ten sequences of 16."""
+    path = tmp_path_factory.mktemp("drive") / "tiny.zip"
+    sources.fetch("synthetic", path, frames=160, seed=1)
+    return path
+
+
+def real(name: str) -> Path:
+    path = REAL_DATA / name
+    if not path.exists():
+        pytest.skip(f"{name} is not at hand")
+    return path
+
+
+@pytest.fixture
+def real_drive() -> Path:
+    """5,614 frames of a public road, Udacity CH2_001."""
+    return real("udacity_ch2_001.zip")
+
+
+@pytest.fixture
+def real_labels() -> Path:
+    """The 45,406 labels of Sully Chen's drive of 2017."""
+    return real("sullychen_2017_data.txt")

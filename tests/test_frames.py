@@ -1,0 +1,119 @@
+"""The packed frames: their store, the sequences and the split of lava-dl's PilotNet dataset."""
+
+import numpy as np
+import pytest
+
+from pilotnet_sdnn.drive import parse_labels, radians
+from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.frames import read_frames, repair_zero_labels, sequences, split_sequences, write_frames
+
+
+def published_labels(degrees: list[float], sequence: int, train: bool) -> np.ndarray:
+    """Labels as lava-dl's PilotNet dataset hands them out, written from its description in plain Python."""
+    order = np.random.RandomState(seed=42).permutation(len(degrees) // sequence)
+    cut = int(len(degrees) / sequence * 0.8), -int(len(degrees) / sequence * 0.2)
+    starts = (order[: cut[0]] if train else order[cut[1] :]) * sequence
+    handed_out = []
+    for start in starts:
+        for i in range(sequence):
+            label = degrees[start + i]
+            if abs(label) < 1e-5 and i != 0:
+                label = 0.5 * (degrees[start + i - 1] + degrees[start + i + 1])
+            handed_out.append(label * np.pi / 180)
+    return np.array(handed_out).reshape(-1, sequence)
+
+
+def test_random_split_of_the_published_labels_index_for_index(real_labels):
+    labels = parse_labels(real_labels.read_text(), "data.txt")
+    degrees = [label.degrees for label in labels]
+    count = len(degrees) // 16
+    ours = repair_zero_labels(radians(labels), 16)[: count * 16].reshape(count, 16)
+    split = split_sequences(len(degrees), 16, "random")
+    assert (len(split.train), len(split.test)) == (2270, 567)
+    np.testing.assert_allclose(ours[split.train], published_labels(degrees, 16, train=True), rtol=2e-7, atol=1e-9)
+    np.testing.assert_allclose(ours[split.test], published_labels(degrees, 16, train=False), rtol=2e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("frames", "split"),
+    [(80, "random"), (95, "random"), (5614, "random"), (240, "blocked"), (800, "blocked"), (5614, "blocked")],
+)
+def test_no_sequence_is_on_both_sides(frames, split):
+    train, test = split_sequences(frames, 16, split)
+    assert len(train) and len(test)
+    assert not set(train) & set(test)
+    assert max(*train, *test) < frames // 16
+
+
+def test_blocked_split_leaves_no_training_neighbour():
+    train, test = split_sequences(6000, 16, "blocked")
+    assert np.abs(train[:, None] - test[None, :]).min() == 2  # one sequence lies between
+    assert 0.15 < len(test) / (6000 // 16) < 0.25
+    runs = np.split(test, np.flatnonzero(np.diff(test) > 1) + 1)
+    assert [len(run) for run in runs] == [15] * 5
+
+
+def test_random_split_has_training_neighbours():
+    """Which is why the blocked one exists."""
+    train, test = split_sequences(6000, 16, "random")
+    assert (np.abs(train[:, None] - test[None, :]).min(0) == 1).mean() > 0.9
+
+
+@pytest.mark.parametrize("split", ["random", "blocked"])
+def test_drive_that_is_too_short(split):
+    with pytest.raises(UserError, match="15 frames, 0 sequences of 16: too few"):
+        split_sequences(15, 16, split)
+
+
+def test_zero_labels_become_the_mean_of_their_neighbours():
+    labels = np.array([0, 1, 0, 3, 0, 0, 5, 0], np.float32)
+    #     first of a sequence: kept ^           ^ first of the next, kept       ^ last of the drive: kept
+    np.testing.assert_array_equal(repair_zero_labels(labels, 4), np.array([0, 1, 2, 3, 0, 2.5, 5, 0], np.float32))
+
+
+def test_repair_looks_past_the_end_of_a_sequence():
+    labels = np.array([1, 1, 1, 0, 9, 1, 1, 1, 1], np.float32)
+    assert repair_zero_labels(labels, 4)[3] == 5
+
+
+@pytest.mark.parametrize("length", range(1, 34))
+def test_repair_takes_drives_of_any_length(length):
+    assert np.array_equal(repair_zero_labels(np.zeros(length, np.float32), 16), np.zeros(length, np.float32))
+
+
+def test_store_gives_back_what_was_written(tmp_path):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (40, 33, 100, 3), np.uint8)
+    angles = random.normal(size=40).astype(np.float32) + 3
+    path = tmp_path / "frames.h5"
+    write_frames(path, iter(images), angles, origin="test")
+    drive = read_frames(path)
+    assert drive.origin == "test"
+    videos, labels = sequences(drive, 16)
+    np.testing.assert_array_equal(videos, images[:32].reshape(2, 16, 33, 100, 3))
+    np.testing.assert_array_equal(labels, angles[:32].reshape(2, 16))
+
+
+def test_store_has_the_same_bytes_every_time(tmp_path):
+    for name in ("a.h5", "b.h5"):
+        write_frames(tmp_path / name, [np.zeros((33, 100, 3), np.uint8)] * 3, np.ones(3, np.float32), origin="test")
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_frames_that_fail_leave_nothing_behind(tmp_path):
+    def failing():
+        yield np.zeros((33, 100, 3), np.uint8)
+        raise UserError("bad frame")
+
+    with pytest.raises(UserError):
+        write_frames(tmp_path / "frames.h5", failing(), np.ones(2, np.float32), origin="test")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [None, b"not hdf5"])
+def test_missing_or_foreign_store(tmp_path, content):
+    path = tmp_path / "frames.h5"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"frames\.h5: not a readable frames file"):
+        read_frames(path)

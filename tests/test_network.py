@@ -1,0 +1,119 @@
+"""Our network against the tutorial's, built from plain lava-dl blocks, and against netx."""
+
+import h5py
+import pytest
+import torch
+import torch.nn.functional as F
+import tutorial
+
+from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.lava import simulate_fixed_point
+from pilotnet_sdnn.network import Network, event_rate_loss, export_hdf5, load_network, normalise, save_network
+
+
+@pytest.fixture
+def videos() -> torch.Tensor:
+    """(3, 6, 33, 100, 3) uint8: noise that drifts, so that most of it stays as it was."""
+    noise = torch.Generator().manual_seed(0)
+    first = torch.randint(0, 200, (3, 1, 33, 100, 3), generator=noise)
+    change = torch.randint(0, 12, (3, 6, 33, 100, 3), generator=noise).cumsum(1)
+    return (first + change).clamp(max=255).to(torch.uint8)
+
+
+@pytest.fixture
+def trained(videos) -> Network:
+    """A network after a few optimizer steps, with batch-norm means and thresholds that moved."""
+    torch.manual_seed(1)
+    network = Network()
+    optimizer = torch.optim.RAdam(network.parameters(), lr=0.01)
+    for _ in range(8):
+        outcome = network(normalise(videos))
+        loss = F.mse_loss(outcome.angles, torch.ones(3, 6)) + event_rate_loss(outcome.rates, 0.01)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network
+
+
+def test_starts_with_the_tutorials_weights():
+    torch.manual_seed(4205)
+    ours = Network().state_dict()
+    torch.manual_seed(4205)
+    theirs = tutorial.Network()
+    theirs(torch.zeros(1, 3, 33, 100, 2))
+    assert ours.keys() == theirs.state_dict().keys()
+    for name, tensor in theirs.state_dict().items():
+        if not name.endswith("running_mean"):  # the tutorial's has seen a training batch by now
+            assert torch.equal(ours[name], tensor), name
+
+
+def test_saved_network_loads_strictly_in_the_tutorials_class_and_computes_the_same(trained, videos, tmp_path):
+    save_network(tmp_path / "network.pt", trained)
+    theirs = tutorial.Network()
+    theirs(normalise(videos))  # gives the batch-norm means their shape
+    theirs.load_state_dict(torch.load(tmp_path / "network.pt", weights_only=True), strict=True)
+    angle, event_cost, _ = theirs.eval()(normalise(videos))
+
+    ours = load_network(tmp_path / "network.pt")(normalise(videos))
+    assert torch.equal(ours.angles, angle.flatten(1))
+    assert torch.equal(event_rate_loss(ours.rates, 0.01, "published"), event_cost)
+
+
+def test_event_loss_of_events_leaves_out_the_steering_angle(trained, videos):
+    rates = trained(normalise(videos)).rates
+    published, events = (event_rate_loss(rates, 0.01, kind) for kind in ("published", "events"))
+    assert torch.allclose(published - events, F.relu(rates[-1] - 0.01) ** 2)
+
+
+def test_frames_are_normalised_as_torchvision_does(videos):
+    from torchvision.transforms import Compose, Normalize, ToTensor
+
+    transform = Compose([ToTensor(), Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
+    expected = torch.stack([torch.stack([transform(f.numpy()) for f in video], -1) for video in videos])
+    assert torch.equal(normalise(videos), expected)
+
+
+def test_same_weights_give_the_same_bytes_under_any_name(trained, tmp_path):
+    for name in ("a.pt", "b.pt"):
+        save_network(tmp_path / name, trained)
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+
+
+def test_export_after_load_equals_export_after_training(trained, tmp_path):
+    export_hdf5(trained, tmp_path / "after_training.net")
+    save_network(tmp_path / "network.pt", trained)
+    export_hdf5(load_network(tmp_path / "network.pt"), tmp_path / "after_load.net")
+    assert (tmp_path / "after_training.net").read_bytes() == (tmp_path / "after_load.net").read_bytes()
+
+
+def test_exported_weights_are_the_trained_ones(trained, tmp_path):
+    """Also those of the readout, of which stock lava-dl exports what was computed last."""
+    export_hdf5(trained, tmp_path / "network.net")
+    trained.settle()  # lava-dl normalises weights in the forward pass
+    with h5py.File(tmp_path / "network.net") as file:
+        for number in (1, 4, 6, 9):
+            synapse = trained.blocks[number].synapse
+            weight = (synapse.weight * 32).round().clamp(-128, 127) * 2
+            exported = torch.tensor(file[f"layer/{number}/weight"][:])
+            assert torch.equal(exported.flatten(), weight.detach().flatten())
+
+
+def test_export_leaves_the_network_trainable(trained, videos, tmp_path):
+    export_hdf5(trained, tmp_path / "network.net")
+    trained.load_state_dict(trained.state_dict())
+    trained(normalise(videos)).angles.sum().backward()
+
+
+def test_exported_network_runs_in_netx(trained, tmp_path):
+    export_hdf5(trained, tmp_path / "network.net")
+    black = torch.zeros(100, 33, 3, 1).numpy()
+    assert simulate_fixed_point(tmp_path / "network.net", black, steps=2).shape == (1, 2)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a network"])
+def test_missing_or_foreign_network_file(tmp_path, content):
+    path = tmp_path / "network.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"network\.pt: not a saved network"):
+        load_network(path)

@@ -1,0 +1,78 @@
+"""What params.yaml may say, and what a user reads when it says something else."""
+
+from pathlib import Path
+
+import pytest
+
+from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.params import load_params
+
+DEFAULTS = (Path(__file__).parent.parent / "params.yaml").read_text()
+
+
+def edited(tmp_path: Path, name: str, value: str) -> Path:
+    """A params.yaml with one value changed, as `dvc exp run -S name=value` writes it."""
+    lines = [f"{name}: {value}" if line.startswith(f"{name}:") else line for line in DEFAULTS.splitlines()]
+    path = tmp_path / "params.yaml"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_defaults_are_the_tutorials(tmp_path):
+    params = load_params(edited(tmp_path, "seed", "4205"))
+    tutorial = {
+        "seed": 4205, "batch": 8, "sequence": 16, "lr": 0.001, "weight_decay": 1e-5, "lam": 0.01, "max_rate": 0.01,
+        "threshold": 0.1, "tau_grad": 0.5, "scale_grad": 1, "dropout": 0.2, "weight_scale": 2,
+    }  # fmt: skip
+    assert {name: getattr(params, name) for name in tutorial} == tutorial
+
+
+@pytest.mark.parametrize(("written", "number"), [("1e-05", 1e-5), ("0.00001", 1e-5), ("1E+1", 10.0), ("2", 2)])
+def test_numbers_as_dvc_writes_them(tmp_path, written, number):
+    assert load_params(edited(tmp_path, "lam", written)).lam == number
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("lam", "much", "a number >= 0"),
+        ("lam", "-1", "a number >= 0"),
+        ("lam", ".nan", "a number >= 0"),
+        ("lr", "0", "a number > 0"),
+        ("dropout", "1", "a number >= 0 and < 1"),
+        ("epochs", "2.5", "a whole number >= 1"),
+        ("epochs", "true", "a whole number >= 1"),
+        ("sequence", "1", "a whole number >= 2"),
+        ("split", "half", "one of random, blocked"),
+        ("event_loss", "[events]", "one of events, published"),
+        ("source", "7", "synthetic, pilotnet, a path or an http(s) URL"),
+    ],
+)
+def test_ill_typed_parameter_is_named_with_what_is_allowed(tmp_path, name, value, expected):
+    with pytest.raises(UserError) as error:
+        load_params(edited(tmp_path, name, value))
+    assert f"params.yaml: {name}: expected {expected}, found" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_parameter_is_named_with_the_likely_one(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(DEFAULTS + "treshold: 0.2\n")
+    with pytest.raises(UserError, match="unknown parameter 'treshold'; did you mean 'threshold'"):
+        load_params(path)
+
+
+def test_missing_parameter_is_named(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(DEFAULTS.replace("lam:", "# lam:"))
+    with pytest.raises(UserError, match="missing parameter 'lam'; add it as a number >= 0"):
+        load_params(path)
+
+
+@pytest.mark.parametrize("text", ["lam: [", "lam: 1\nlam: 2\n", "- 1\n", ""])
+def test_broken_file_is_one_line(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_params(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
