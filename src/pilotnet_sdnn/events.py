@@ -125,7 +125,6 @@ def operations(geometry: list[Layer], events: np.ndarray, synops: np.ndarray, ma
     return {
         "events_sparsity": _ratio(neurons, events.sum()),
         "synops_sparsity": _ratio(macs.sum(), synops.sum()),
-        "events_per_frame": float(events.sum()),
         "synops_per_frame": float(synops.sum()),
         "macs_per_frame": int(macs.sum()),
         "neurons": neurons,
@@ -186,8 +185,9 @@ def _table(geometry: list[Layer], comparison: dict) -> str:
             f"| {layer.name} | ({width:3d},{height:3d},{channels:3d}) | {counts['events']:8.2f} | {synops:>12} "
             f"| {counts['activations']:10d} | {macs:>10} |"
         )
+    events = sum(counts["events"] for counts in comparison["layers"].values())
     rows.append(
-        f"|  Total  | {'':13} | {comparison['events_per_frame']:8.2f} | {comparison['synops_per_frame']:12.2f} "
+        f"|  Total  | {'':13} | {events:8.2f} | {comparison['synops_per_frame']:12.2f} "
         f"| {comparison['neurons']:10d} | {comparison['macs_per_frame']:>10} |"
     )
     sums = "Events sparsity: {events_sparsity:.2f}x, synops sparsity: {synops_sparsity:.2f}x, neurons: {neurons}\n"

@@ -156,9 +156,7 @@ def load_network(path: Path) -> Network:
     try:
         network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{path}: not a saved network ({str(error).splitlines()[0]}); `dvc repro train` makes it"
-        ) from None
+        raise UserError(f"{path}: not a saved network ({type(error).__name__}); `dvc repro train` makes it") from None
     network.settle()
     return network.eval()
 

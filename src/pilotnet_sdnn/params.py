@@ -43,7 +43,7 @@ class Params:
     """Every parameter of the pipeline; params.yaml says what each one does."""
 
     source: str = _allowed("synthetic, pilotnet, a path or an http(s) URL", lambda v: isinstance(v, str) and v != "")
-    frames: int = _integer(1)
+    synthetic_frames: int = _integer(1)
     seed: int = _integer(0)
     sequence: int = _integer(2)
     split: str = _one_of("random", "blocked")

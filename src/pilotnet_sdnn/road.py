@@ -45,9 +45,10 @@ SKY_ROWS = HORIZON - 0.5 - np.arange(HORIZON, dtype=np.float32)[:, None]  # abov
 GROUND_ROWS = np.arange(HEIGHT - HORIZON, dtype=np.float32)[:, None] + 0.5  # below it
 DEPTH = FOCAL_LENGTH * CAMERA_HEIGHT / GROUND_ROWS
 PIXEL = DEPTH / FOCAL_LENGTH  # width of a pixel on the ground
-PIXEL_DEPTH = DEPTH / GROUND_ROWS + SPEED / FRAME_RATE / 2  # its length there, blurred by half a frame of motion
+PIXEL_LENGTH = DEPTH / GROUND_ROWS  # its length there
+MOTION = SPEED / FRAME_RATE / 2  # how far the car drives while the shutter is open
 
-# Of the pictures' functions, those that processors round differently in single precision are taken in double.
+# Processors differ in how they round these functions in single precision, and agree once double is rounded to it.
 BEARINGS = np.arctan(COLUMNS / FOCAL_LENGTH, dtype=float)
 BLUENESS = np.power(SKY_ROWS / HORIZON, 0.8, dtype=float).astype(np.float32)
 CLOUD_ROWS = 150 * np.log(SKY_ROWS[:, 0] + 40, dtype=float)  # flatter towards the horizon, as clouds are with distance
@@ -280,18 +281,19 @@ def _paint_sky(sky: np.ndarray, world: World, car: Car, overcast: float, haze: n
     columns = (bearing * (0.5 * FOCAL_LENGTH) + 2 * car.time).astype(int) & (TEXELS - 1)
     clouds = np.clip(_texture()[rows][:, columns] * 0.4 - 0.2 + 0.3 * overcast, 0, 0.8)
     _lay(sky, CLOUD, clouds * np.sqrt(SKY_ROWS / HORIZON))
-    skyline, rows = sky[:, -64:], SKY_ROWS[-64:]
+    skyline, altitude = sky[:, -64:], SKY_ROWS[-64:]
     for (left, right), (mean, colour, fog, radian) in zip(world.ridges, RIDGES, strict=True):
         passed = car.distance / radian
         top = (mean + left(bearing + passed) + right(bearing - passed)).astype(np.float32)
-        _lay(skyline, (1 - fog) * colour + fog * haze, np.clip(top - rows + 0.5, 0, 1))
+        _lay(skyline, (1 - fog) * colour + fog * haze, np.clip(top - altitude + 0.5, 0, 1))
 
 
 def _paint_ground(ground: np.ndarray, car: Car, path: Path, haze: np.ndarray) -> None:
     middle, turn, arc = (np.interp(DEPTH, path.z, along) for along in (path.x, path.heading, ARCS))
     across = (COLUMNS * PIXEL - middle.astype(np.float32)) * np.cos(turn).astype(np.float32)
-    # A pixel reaches as far across the road as the road moves aside from one row to the next.
-    pixel = np.hypot(PIXEL, (middle / DEPTH - np.tan(turn)) * DEPTH / GROUND_ROWS).astype(np.float32)
+    # What a pixel spans across the road: its width, or its length where the road runs aslant, whichever is more.
+    aslant = COLUMNS / FOCAL_LENGTH - np.tan(turn).astype(np.float32)
+    pixel = np.maximum(PIXEL, np.abs(aslant) * PIXEL_LENGTH)
     # Half the resolution along the road: what moves by must not flicker.
     rows = ((car.distance + arc) / (2 * TEXEL)).astype(int) & (TEXELS - 1)
     columns = (across / TEXEL).astype(np.int32) & (TEXELS - 1)
@@ -300,7 +302,8 @@ def _paint_ground(ground: np.ndarray, car: Car, path: Path, haze: np.ndarray) ->
     ground += DRY_GRASS * (0.1 * noise)
     _lay(ground, GRAVEL, _band(across, ROAD_MIDDLE, ROAD + 0.9, pixel))
     _lay(ground, ASPHALT + 0.015 * noise, _band(across, ROAD_MIDDLE, ROAD, pixel))
-    dashes = _dashes(car.distance + arc - PIXEL_DEPTH / 2, PIXEL_DEPTH).astype(np.float32)
+    blur = PIXEL_LENGTH + MOTION
+    dashes = _dashes(car.distance + arc - blur / 2, blur).astype(np.float32)
     edges = _band(np.abs(across - ROAD_MIDDLE), LANE, LINE, pixel)
     _lay(ground, PAINT, edges + dashes * _band(across, ROAD_MIDDLE, LINE, pixel))
     _lay(ground, haze, FOG)

@@ -32,6 +32,8 @@ from pilotnet_sdnn.progress import progress
 # The dataset of lava-dl's tutorial, MIT licence: https://github.com/SullyChen/driving-datasets
 PILOTNET_URL = "https://drive.google.com/uc?id=1Ue4XohCOV5YXy57S_5tDfCVqzLr101M7"
 
+RETRIES = 5  # of a download, with growing pauses
+
 
 def fetch(source: str, path: Path, frames: int, seed: int) -> None:
     """Bring a drive to `path`.
@@ -131,7 +133,7 @@ def _download(url: str, labels_checksum: str | None = None) -> Path:
         print(f"{url}: already downloaded; delete {path} to get it again")
         return path
     try:
-        gdown.download(url=url, output=str(incoming), resume=True, retries=5, timeout=60, use_cookies=False)
+        gdown.download(url=url, output=str(incoming), resume=True, retries=RETRIES, timeout=60, use_cookies=False)
     except (DownloadError, requests.RequestException) as error:
         reason = " ".join(str(error).split())
         raise UserError(

@@ -9,7 +9,7 @@ from pilotnet_sdnn.sources import fetch
 
 def main() -> None:
     params = load_params()
-    fetch(params.source, DRIVE, params.frames, params.seed)
+    fetch(params.source, DRIVE, params.synthetic_frames, params.seed)
     with open_drive(DRIVE) as drive:
         print(f"{DRIVE}: {origin(drive)}, {len(read_labels(drive))} labelled frames")
 

@@ -1,0 +1,138 @@
+"""The pipeline as its users run it: real `dvc` and `git` in a clone in a temporary folder."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OUTPUTS = [
+    "data/raw/driving_dataset.zip", "data/frames.h5", "models/network.pt", "models/network.net",
+    "metrics/train.json", "metrics/evaluation.json", "metrics/operations.json", "plots/operations.md",
+]  # fmt: skip
+
+
+class Clone:
+    """A clone of the working tree, run with the environment the tests run in."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        subprocess.run(["git", "clone", "-q", ROOT, path], check=True)
+        for name in subprocess.run(
+            ["git", "ls-files", "-mo", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout.splitlines():  # what is not committed yet is tested as well
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, path / name)
+        self.env = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(path / "src"),
+            "GIT_AUTHOR_NAME": "test", "GIT_AUTHOR_EMAIL": "test@example.com",
+            "GIT_COMMITTER_NAME": "test", "GIT_COMMITTER_EMAIL": "test@example.com",
+        }  # fmt: skip
+
+    def run(self, *command: str, code: int = 0) -> str:
+        """Run a command; what it printed."""
+        done = subprocess.run(
+            command, cwd=self.path, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert done.returncode == code, done.stdout
+        return done.stdout
+
+    def set(self, **params: object) -> None:
+        """Edit params.yaml as a person would."""
+        file = self.path / "params.yaml"
+        lines = file.read_text().splitlines()
+        for name, value in params.items():
+            lines = [f"{name}: {value}" if line.startswith(f"{name}:") else line for line in lines]
+        file.write_text("\n".join(lines) + "\n")
+
+    def metrics(self, name: str) -> dict:
+        return json.loads((self.path / "metrics" / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Clone:
+    """A clone set to a tiny synthetic drive, its pipeline run once and committed."""
+    clone = Clone(tmp_path_factory.mktemp("clone") / "pilotnet-sdnn")
+    clone.set(synthetic_frames=160, batch=2, epochs=3, lr=0.01)
+    clone.run("dvc", "repro")
+    clone.run("git", "add", "-A")
+    clone.run("git", "commit", "-q", "-m", "Tiny drive")
+    return clone
+
+
+def test_repro_makes_every_output(clone):
+    assert [path for path in OUTPUTS if not (clone.path / path).exists()] == []
+    assert {"best_epoch", "best_test_mse", "final_train_mse", "final_test_mse"} <= clone.metrics("train").keys()
+    evaluation = clone.metrics("evaluation")
+    assert {"mse", "mae_degrees", "r2", "frames", "events_per_frame", "events"} <= evaluation.keys()
+    assert evaluation["frames"] == 2 * 16
+    operations = clone.metrics("operations")
+    totals = {"events_sparsity", "synops_sparsity", "synops_per_frame", "macs_per_frame", "neurons", "layers"}
+    assert totals <= operations.keys() and totals <= operations["as_published"].keys()
+    assert operations["layers"]["layer-1"].keys() == {"events", "synops", "activations", "macs"}
+
+
+def test_saved_network_is_the_best_one_of_the_run(clone):
+    """The metric of the file, measured anew, is the least test MSE of the log."""
+    train = clone.metrics("train")
+    assert clone.metrics("evaluation")["mse"] == pytest.approx(train["best_test_mse"], rel=1e-5)
+    assert train["best_test_mse"] <= train["final_test_mse"]
+
+
+def test_second_repro_does_nothing(clone):
+    printed = clone.run("dvc", "repro")
+    assert "Running stage" not in printed
+    assert "Data and pipelines are up to date" in printed
+
+
+def test_changing_lam_runs_train_and_what_follows(clone):
+    clone.set(lam=0.5)
+    stale = clone.run("dvc", "repro", "--dry")
+    clone.run("git", "checkout", "params.yaml")
+    assert "Running stage 'train'" in stale
+    assert "Running stage 'resize'" not in stale and "Running stage 'download'" not in stale
+
+
+def test_experiment_and_metrics_diff(clone):
+    clone.run("dvc", "exp", "run", "-S", "lam=0.05")
+    changed = json.loads(clone.run("dvc", "metrics", "diff", "--json"))
+    clone.run("git", "checkout", ".")
+    clone.run("dvc", "checkout")
+    assert {"old", "new", "diff"} <= changed["metrics/evaluation.json"]["events_per_frame"].keys()
+
+
+def test_small_numbers_reach_the_stage_as_numbers(clone):
+    clone.run("dvc", "exp", "run", "-S", "lam=0.00001", "--temp", "-n", "small-lam")
+    shown = clone.run("dvc", "exp", "show", "--json")
+    assert '"lam": 1e-05' in shown
+
+
+def test_plots_show_every_chart(clone):
+    charts = json.loads(clone.run("dvc", "plots", "show", "--json"))
+    assert not charts.get("errors")
+    assert set(charts["data"]) == {
+        "learning curves", "events per frame", "learning rate", "gradient flow", "events by layer",
+        "operations by layer", "steering",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("param", "value", "expected"),
+    [
+        ("source", "sintetic", "error: params.yaml: source: 'sintetic' is neither synthetic"),
+        ("lam", "much", "error: params.yaml: lam: expected a number >= 0, found 'much'"),
+        ("sequence", "100", "error: the drive has 160 frames, 1 sequences of 100: too few"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_1(clone, param, value, expected):
+    clone.set(**{param: value})
+    stage = "download" if param == "source" else "train"
+    printed = clone.run(sys.executable, "-m", f"pilotnet_sdnn.stages.{stage}", code=1)
+    clone.run("git", "checkout", "params.yaml")
+    assert printed.startswith(expected) and printed.count("\n") == 1

@@ -1,0 +1,162 @@
+"""Every kind of source ends as the same zip, or as one line that says why not."""
+
+import hashlib
+import threading
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from pilotnet_sdnn import sources
+from pilotnet_sdnn.drive import open_drive, read_labels
+from pilotnet_sdnn.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def own_cache_and_no_patience(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "RETRIES", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A folder and the address of a web server over it."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "data" / "driving_dataset.zip"
+
+
+def fetch(source, out):
+    sources.fetch(str(source), out, frames=10, seed=1)
+
+
+def refused(source, out, *words):
+    """The source is refused in one line that has the words, and leaves nothing where the drive would be."""
+    with pytest.raises(UserError) as error:
+        fetch(source, out)
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+    assert not out.parent.exists() or list(out.parent.iterdir()) == []
+
+
+def test_synthetic_drive_has_the_length_asked_for_and_the_same_bytes_again(out, tmp_path):
+    fetch("synthetic", out)
+    fetch("synthetic", tmp_path / "again.zip")
+    assert out.read_bytes() == (tmp_path / "again.zip").read_bytes()
+    with open_drive(out) as drive:
+        assert [label.frame for label in read_labels(drive)] == [f"{i}.jpg" for i in range(10)]
+
+
+def test_zip(tiny_drive, out):
+    fetch(tiny_drive, out)
+    assert out.read_bytes() == tiny_drive.read_bytes()
+
+
+@pytest.mark.parametrize("level", ["", "driving_dataset"])
+def test_folder_with_or_without_the_zips_own_folder(tiny_drive, out, tmp_path, level):
+    with zipfile.ZipFile(tiny_drive) as drive:
+        drive.extractall(tmp_path / "unpacked")
+        labels = read_labels(drive)
+    fetch(tmp_path / "unpacked" / level, out)
+    with open_drive(out) as packed, open_drive(tiny_drive) as original:
+        assert read_labels(packed) == labels
+        assert packed.read("driving_dataset/7.jpg") == original.read("driving_dataset/7.jpg")
+
+
+def test_relative_path_means_the_same_in_a_copy_made_for_an_experiment(tiny_drive, out, tmp_path, monkeypatch):
+    (tmp_path / "drive.zip").write_bytes(tiny_drive.read_bytes())
+    copy = tmp_path / "repository" / ".dvc" / "tmp" / "exps" / "tmp123"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    fetch("../drive.zip", out)
+    assert out.exists()
+
+
+def test_url(tiny_drive, served, out):
+    folder, address = served
+    (folder / "drive.zip").write_bytes(tiny_drive.read_bytes())
+    fetch(f"{address}/drive.zip", out)
+    assert out.read_bytes() == tiny_drive.read_bytes()
+
+
+def test_what_was_downloaded_once_is_not_downloaded_again(tiny_drive, served, out):
+    """`dvc exp run -S seed=1` must not cost another two gigabytes."""
+    folder, address = served
+    (folder / "drive.zip").write_bytes(tiny_drive.read_bytes())
+    fetch(f"{address}/drive.zip", out)
+    (folder / "drive.zip").unlink()
+    out.unlink()
+    fetch(f"{address}/drive.zip", out)
+    assert out.read_bytes() == tiny_drive.read_bytes()
+
+
+def test_url_that_is_not_there_or_no_zip(served, out):
+    folder, address = served
+    refused(f"{address}/nothing.zip", out, "404", f"{address}/nothing.zip")
+    (folder / "page.zip").write_text("<html>quota exceeded</html>")
+    refused(f"{address}/page.zip", out, "not a readable zip")
+    refused("http://127.0.0.1:1/drive.zip", out, "download failed")
+
+
+def serve_as_pilotnet(monkeypatch, address, labels: bytes):
+    monkeypatch.setattr(sources, "PILOTNET_URL", f"{address}/pilotnet.zip")
+    monkeypatch.setattr(sources, "PILOTNET_LABELS_SHA256", hashlib.sha256(labels).hexdigest())
+
+
+def test_pilotnet_is_verified_by_the_checksum_of_its_labels(tiny_drive, served, out, monkeypatch):
+    folder, address = served
+    (folder / "pilotnet.zip").write_bytes(tiny_drive.read_bytes())
+    serve_as_pilotnet(monkeypatch, address, b"0.jpg 0\n")
+    refused("pilotnet", out, "data.txt has sha256", "expected")
+    with open_drive(tiny_drive) as drive:
+        serve_as_pilotnet(monkeypatch, address, drive.read("driving_dataset/data.txt"))
+    fetch("pilotnet", out)
+    assert out.read_bytes() == tiny_drive.read_bytes()
+
+
+def test_pilotnet_is_sully_chens_file_on_google_drive():
+    assert sources.PILOTNET_URL == "https://drive.google.com/uc?id=1Ue4XohCOV5YXy57S_5tDfCVqzLr101M7"
+
+
+def test_checksum_of_the_published_labels(real_labels):
+    assert hashlib.sha256(real_labels.read_bytes()).hexdigest() == sources.PILOTNET_LABELS_SHA256
+
+
+def test_unknown_source_and_missing_zip(out):
+    refused("sintetic", out, "source: 'sintetic' is neither synthetic, pilotnet, a URL nor an existing file")
+    refused("../nowhere/drive.zip", out, "nowhere/drive.zip")
+
+
+def test_zip_without_labels_or_with_a_label_without_its_frame(out, tmp_path):
+    path = tmp_path / "drive.zip"
+    with zipfile.ZipFile(path, "w") as drive:
+        drive.writestr("driving_dataset/0.jpg", b"")
+    refused(path, out, "no driving_dataset/data.txt")
+    with zipfile.ZipFile(path, "a") as drive:
+        drive.writestr("driving_dataset/data.txt", "0.jpg 1\n1.jpg 1\n")
+    refused(path, out, "line 2", "1.jpg")
+
+
+def test_folder_without_labels_or_with_a_label_without_its_frame(out, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    refused(folder, out, "no data.txt")
+    (folder / "data.txt").write_text("0.jpg 1\n")
+    refused(folder, out, "data.txt line 1", "0.jpg")
+
+
+def test_older_drive_survives_a_failed_fetch(tiny_drive, out):
+    fetch(tiny_drive, out)
+    with pytest.raises(UserError):
+        fetch("nowhere.zip", out)
+    assert out.read_bytes() == tiny_drive.read_bytes()
