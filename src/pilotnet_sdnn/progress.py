@@ -1,5 +1,6 @@
 """How a running stage tells how far it is."""
 
+import io
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -7,14 +8,17 @@ from typing import Any
 from tqdm import tqdm
 
 
+class _LogLines(io.TextIOBase):
+    """Where there is no terminal to redraw a bar on, each refresh is a line of its own."""
+
+    def write(self, text: str) -> int:
+        if line := text.strip():
+            sys.stderr.write(line + "\n")
+        return len(text)
+
+
 def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:
-    """A tqdm bar: lively on a terminal, an update every ten seconds in a log file."""
-    lively = sys.stderr.isatty()
-    return tqdm(
-        iterable,
-        mininterval=0.2 if lively else 10,
-        ascii=not lively,
-        ncols=None if lively else 100,
-        dynamic_ncols=lively,
-        **options,
-    )
+    """A tqdm bar: lively on a terminal, a line every ten seconds in a log."""
+    if sys.stderr.isatty():
+        return tqdm(iterable, dynamic_ncols=True, **options)
+    return tqdm(iterable, file=_LogLines(), mininterval=10, ncols=100, ascii=True, **options)

@@ -1,0 +1,65 @@
+"""Draw the README's picture from the outputs of the last `dvc repro`: uv run python docs/picture.py"""
+
+import csv
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from pilotnet_sdnn.drive import decode_frame, frame_member, open_drive, origin, read_labels, read_member
+from pilotnet_sdnn.paths import DRIVE, EVALUATION_METRICS, OPERATIONS_METRICS, OPERATIONS_PLOT, STEERING_PLOT
+
+PICTURE = Path(__file__).with_name("picture.png")
+SHOWN = (60, 200, 340, 480)  # frames of the steering plot
+
+
+def columns(path: Path) -> dict[str, list[str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def draw_frame(ax: Axes, number: int, degrees: float) -> None:
+    with open_drive(DRIVE) as drive:
+        member = frame_member(read_labels(drive)[number])
+        ax.imshow(decode_frame(read_member(drive, member), member))
+    ax.set_title(f"{degrees:+.0f}°", fontsize=10)
+    ax.axis("off")
+
+
+def draw_steering(ax: Axes, steering: dict[str, list[str]]) -> None:
+    seconds = np.arange(len(steering["frame"])) / 20
+    ax.plot(seconds, np.array(steering["label_degrees"], float), color="0.6", lw=3, label="label")
+    ax.plot(seconds, np.array(steering["predicted_degrees"], float), color="tab:blue", lw=1, label="SDNN")
+    ax.set(xlabel="seconds", ylabel="steering wheel, degrees")
+    ax.set_title(f"r2 {json.loads(EVALUATION_METRICS.read_text())['r2']:.2f} on test frames", fontsize=10)
+    ax.legend(frameon=False, loc="upper right")
+
+
+def draw_operations(ax: Axes, operations: dict[str, list[str]]) -> None:
+    layers = np.arange(1, len(operations["layer"]))
+    ax.bar(layers - 0.2, np.array(operations["macs"], float)[1:], 0.4, color="0.6", label="ANN, MACs")
+    ax.bar(layers + 0.2, np.array(operations["synops"], float)[1:], 0.4, color="tab:blue", label="SDNN, synops")
+    ax.set(yscale="log", ylim=(0.5, None), xlabel="layer", ylabel="per frame")
+    ax.set_title(f"{json.loads(OPERATIONS_METRICS.read_text())['synops_sparsity']:.1f}x fewer operations", fontsize=10)
+    ax.legend(frameon=False)
+
+
+def main() -> None:
+    steering = columns(STEERING_PLOT)
+    figure = plt.figure(figsize=(10, 5), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(2, 3))
+    for ax, i in zip(top.subplots(1, len(SHOWN)), SHOWN, strict=True):
+        draw_frame(ax, int(steering["frame"][i]), float(steering["label_degrees"][i]))
+    left, right = bottom.subplots(1, 2, width_ratios=(3, 2))
+    draw_steering(left, steering)
+    draw_operations(right, columns(OPERATIONS_PLOT))
+    with open_drive(DRIVE) as drive:
+        figure.suptitle(origin(drive), fontsize=10)
+    figure.savefig(PICTURE, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
