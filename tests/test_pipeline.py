@@ -1,58 +1,15 @@
 """The pipeline as its users run it: real `dvc` and `git` in a clone in a temporary folder."""
 
 import json
-import os
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from clone import Clone
 
-ROOT = Path(__file__).parent.parent
 OUTPUTS = [
     "data/raw/driving_dataset.zip", "data/frames.h5", "models/network.pt", "models/network.net",
     "metrics/train.json", "metrics/evaluation.json", "metrics/operations.json", "plots/operations.md",
 ]  # fmt: skip
-
-
-class Clone:
-    """A clone of the working tree, run with the environment the tests run in."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        subprocess.run(["git", "clone", "-q", ROOT, path], check=True)
-        for name in subprocess.run(
-            ["git", "ls-files", "-mo", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
-        ).stdout.splitlines():  # what is not committed yet is tested as well
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, path / name)
-        self.env = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(path / "src"),
-            "GIT_AUTHOR_NAME": "test", "GIT_AUTHOR_EMAIL": "test@example.com",
-            "GIT_COMMITTER_NAME": "test", "GIT_COMMITTER_EMAIL": "test@example.com",
-        }  # fmt: skip
-
-    def run(self, *command: str, code: int = 0) -> str:
-        """Run a command; what it printed."""
-        done = subprocess.run(
-            command, cwd=self.path, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        assert done.returncode == code, done.stdout
-        return done.stdout
-
-    def set(self, **params: object) -> None:
-        """Edit params.yaml as a person would."""
-        file = self.path / "params.yaml"
-        lines = file.read_text().splitlines()
-        for name, value in params.items():
-            lines = [f"{name}: {value}" if line.startswith(f"{name}:") else line for line in lines]
-        file.write_text("\n".join(lines) + "\n")
-
-    def metrics(self, name: str) -> dict:
-        return json.loads((self.path / "metrics" / f"{name}.json").read_text())
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,11 @@ class UserError(Exception):
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Turn a `UserError` into one line on stderr and exit code 1, which DVC takes as a failed stage."""
+    """Turn a `UserError`, or a disk that refuses, into one line on stderr and exit code 1.
+
+    DVC takes that as a failed stage and records nothing.
+    """
     try:
         yield
-    except UserError as error:
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -17,7 +17,7 @@ def whole(path: Path) -> Iterator[Path]:
     The folder is made if need be; after an error nothing is left and an older `path` is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # always the same one: a killed run leaves at most one
     try:
         yield temporary
         with temporary.open("rb+") as file:

@@ -108,7 +108,7 @@ class Network(torch.nn.Module):
         messages = list(self.messages(frames))
         return Outcome(
             angles=messages[-1].flatten(1),
-            rates=torch.stack([m.abs().mean() for m in messages]),
+            rates=torch.stack([m.abs().mean(dtype=torch.float64).float() for m in messages]),
             events=torch.stack([m[..., 1:].count_nonzero() for m in messages[:-1]]),
         )
 
@@ -138,12 +138,12 @@ def event_rate_loss(rates: Tensor, max_rate: float, kind: str = "events") -> Ten
     return sum((F.relu(rate - max_rate) ** 2 for rate in penalised), start=torch.zeros((), device=rates.device))
 
 
-def save_network(path: Path, network: Network) -> None:
-    """Write the state_dict; the same weights give the same bytes, whatever the file is called."""
-    content = io.BytesIO()  # torch.save writes the name of the file it is given into the file
-    torch.save(network.state_dict(), content)
+def write_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write what `torch.load(weights_only=True)` reads; equal content gives equal bytes under any name."""
+    buffer = io.BytesIO()  # torch.save writes the name of the file it is given into the file
+    torch.save(content, buffer)
     with whole(path) as temporary:
-        temporary.write_bytes(content.getvalue())
+        temporary.write_bytes(buffer.getvalue())
 
 
 def load_network(path: Path) -> Network:

@@ -48,6 +48,7 @@ class Params:
     sequence: int = _integer(2)
     split: str = _one_of("random", "blocked")
     epochs: int = _integer(1)
+    checkpoint_minutes: float = _positive()
     batch: int = _integer(1)
     lr: float = _positive()
     weight_decay: float = _not_negative()
@@ -59,6 +60,8 @@ class Params:
     scale_grad: float = _positive()
     dropout: float = _number("a number >= 0 and < 1", lambda value: 0 <= value < 1)
     weight_scale: float = _positive()
+    kernels: str = _one_of("auto", "native", "torch")
+    threads: int = _integer(1)
 
 
 def load_params(path: Path = PARAMS) -> Params:

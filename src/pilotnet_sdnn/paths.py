@@ -22,6 +22,19 @@ EVENTS_PLOT = Path("plots/events.csv")
 STEERING_PLOT = Path("plots/steering.csv")
 OPERATIONS_PLOT = Path("plots/operations.csv")
 OPERATIONS_TABLE = Path("plots/operations.md")
+CHECKPOINTS = Path("models/checkpoints")
+
+
+def repository() -> Path:
+    """The root of the repository, also from the copy of it that an experiment runs in.
+
+    `dvc exp run --temp` and queued experiments run in such a copy in .dvc/tmp/exps of the repository.
+    """
+    here = Path.cwd()
+    for folder in here.parents:
+        if folder.parts[-3:] == (".dvc", "tmp", "exps"):
+            return folder.parents[2]
+    return here
 
 
 def user_cache() -> Path:

@@ -26,7 +26,7 @@ from pilotnet_sdnn.drive import (
 )
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.files import whole
-from pilotnet_sdnn.paths import user_cache
+from pilotnet_sdnn.paths import repository, user_cache
 from pilotnet_sdnn.progress import progress
 
 # The dataset of lava-dl's tutorial, MIT licence: https://github.com/SullyChen/driving-datasets
@@ -67,15 +67,8 @@ def _synthetic(frames: int, seed: int) -> Iterator[tuple[str, bytes, float]]:
 
 
 def _local(source: str) -> Path:
-    """The path a source names; a relative one is relative to the repository.
-
-    `dvc exp run --temp` and queued experiments run in a copy of it in .dvc/tmp/exps.
-    """
-    root = Path.cwd()
-    for folder in root.parents:
-        if folder.parts[-3:] == (".dvc", "tmp", "exps"):
-            root = folder.parents[2]
-    path = root / Path(source).expanduser()
+    """The path a source names; a relative one is relative to the repository."""
+    path = repository() / Path(source).expanduser()
     if not path.exists():
         raise UserError(
             f"params.yaml: source: {source!r} is neither synthetic, pilotnet, a URL nor an existing file or folder "

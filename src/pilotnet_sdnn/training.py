@@ -1,8 +1,9 @@
-"""One epoch of training, one of testing, and what they count."""
+"""A training run: its state, an epoch of training and one of testing."""
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.network import Network, Outcome, normalise
+from pilotnet_sdnn.network import Network, Outcome
 
 Batches = Iterator[tuple[Tensor, Tensor]]
+Forward = Callable[[Network, Tensor], Outcome]
 
 
 @dataclass
@@ -25,6 +27,7 @@ class Statistics:
     event_frames: int = 0
 
     def add(self, mse: float, outcome: Outcome) -> None:
+        """Count one batch in."""
         count, length = outcome.angles.shape
         self.squared_error += mse * count * length
         self.frames += count * length
@@ -42,6 +45,57 @@ class Statistics:
         return self.events / self.event_frames
 
 
+@dataclass
+class Training:
+    """Everything a run has come to: saved after any step and restored, it goes on to the same bits."""
+
+    network: Network
+    optimizer: torch.optim.Optimizer
+    epoch: int = 0  # that runs
+    step: int = 0  # of it that are done
+    statistics: Statistics = field(default_factory=Statistics)  # of these steps
+    gradients: list[float] = field(default_factory=list)  # norm of each layer's at the last of them
+    log: list[list[float]] = field(default_factory=list)  # a row for each epoch done
+    best_mse: float = math.inf
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def end_epoch(self, lr: float, test: Statistics) -> str:
+        """Log the epoch, keep its weights if they are the best, and make ready for the next; what to tell."""
+        train = self.statistics
+        row = [self.epoch + 1, lr, train.mse, test.mse, train.events_per_frame, test.events_per_frame]
+        self.log.append([*row, *self.gradients])
+        best = test.mse < self.best_mse
+        if best:
+            self.best_mse = test.mse
+            self.best_weights = {name: value.cpu().clone() for name, value in self.network.state_dict().items()}
+        self.epoch, self.step, self.statistics = self.epoch + 1, 0, Statistics()
+        return (
+            f"epoch {self.epoch:3d}  lr {lr:.1e}  train mse {train.mse:.5f}  test mse {test.mse:.5f}  "
+            f"events/frame {test.events_per_frame:7.1f}" + ("  best" if best else "")
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """As plain types and tensors, which `torch.load(weights_only=True)` reads."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all(),
+            "statistics": asdict(self.statistics),
+            **{name: getattr(self, name) for name in ("epoch", "step", "gradients", "log", "best_mse", "best_weights")},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.network.load_state_dict(state.pop("network"))
+        self.optimizer.load_state_dict(state.pop("optimizer"))
+        torch.set_rng_state(state.pop("random"))
+        torch.cuda.set_rng_state_all(state.pop("random_cuda"))
+        self.statistics = Statistics(**state.pop("statistics"))
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
 def batches(videos: np.ndarray, angles: np.ndarray, order: np.ndarray, size: int, device: torch.device) -> Batches:
     """Sequences in the given order, `size` at a time; the last batch has what is left.
 
@@ -54,42 +108,43 @@ def batches(videos: np.ndarray, angles: np.ndarray, order: np.ndarray, size: int
 
 
 def train_epoch(
-    network: Network,
-    optimizer: torch.optim.Optimizer,
+    training: Training,
     data: Batches,
+    forward: Forward,
     penalty: Callable[[Tensor], Tensor],
     on_step: Callable[[Statistics], None],
-) -> Statistics:
+) -> None:
     """Take one optimizer step per batch on the MSE plus the penalty on the layers' rates.
 
     Raises:
         UserError: the loss is no longer a number.
     """
-    network.train()
-    statistics = Statistics()
+    training.network.train()
     for frames, angles in data:
-        outcome = network(normalise(frames))
+        outcome = forward(training.network, frames)
         mse = F.mse_loss(outcome.angles, angles)
         loss = mse + penalty(outcome.rates)
         if not math.isfinite(loss.item()):
             raise UserError(
-                f"training diverged: the loss is {loss.item()}; the best network so far is kept; try a lower `lr`"
+                f"training diverged: the loss is {loss.item()} at epoch {training.epoch + 1}, "
+                f"step {training.step + 1}; try a lower `lr`"
             )
-        optimizer.zero_grad()
+        training.optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
-        statistics.add(mse.item(), outcome)
-        on_step(statistics)
-    return statistics
+        training.optimizer.step()
+        training.step += 1
+        training.gradients = gradient_norms(training.network)
+        training.statistics.add(mse.item(), outcome)
+        on_step(training.statistics)
 
 
 @torch.no_grad()
-def test_epoch(network: Network, data: Batches, on_step: Callable[[Statistics], None]) -> Statistics:
+def test_epoch(network: Network, data: Batches, forward: Forward, on_step: Callable[[Statistics], None]) -> Statistics:
     """MSE and events of the network in evaluation mode."""
     network.eval()
     statistics = Statistics()
     for frames, angles in data:
-        outcome = network(normalise(frames))
+        outcome = forward(network, frames)
         statistics.add(F.mse_loss(outcome.angles, angles).item(), outcome)
         on_step(statistics)
     return statistics
@@ -100,6 +155,7 @@ def gradient_norms(network: Network) -> list[float]:
     return [block.synapse.grad_norm for block in network.layers[1:]]
 
 
-def learning_rate_milestones(epochs: int) -> list[int]:
-    """Epochs before which the learning rate falls: 30 %, 60 % and 80 % of them, 60, 120 and 160 of 200."""
-    return [math.ceil(epochs * tenths / 10) for tenths in (3, 6, 8)]
+def learning_rate(initial: float, epoch: int, epochs: int) -> float:
+    """That of an epoch, counted from 0: divided by 10/3 at 30 %, 60 % and 80 % of all, 60, 120 and 160 of 200."""
+    falls = sum(epoch * 10 >= epochs * tenths for tenths in (3, 6, 8))
+    return initial / (10 / 3) ** falls

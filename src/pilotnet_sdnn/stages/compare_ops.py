@@ -16,8 +16,9 @@ def main() -> None:
     activity = Activity(*(stored[name] for name in Activity._fields))
     exact, published = exact_operations(geometry, activity), published_operations(geometry, activity)
     steering = steering_metrics(stored["labels"], activity.angles)
-    title = f"# Operations: {stored['origin']}, {steering['frames']} test frames, MSE {steering['mse']:.5f} sq. radians"
-    report = operations_report(geometry, exact, published, title)
+    title = f"# Operations: {stored['origin']}"
+    accuracy = f"{steering['frames']} test frames, MSE {steering['mse']:.5f} sq. radians"
+    report = operations_report(geometry, exact, published, f"{title}\n\n{accuracy}")
 
     write_metrics(OPERATIONS_METRICS, {**exact, "as_published": published})
     columns = ("events", "synops", "activations", "macs")

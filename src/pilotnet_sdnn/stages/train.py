@@ -1,42 +1,56 @@
 """Train the sigma-delta network and keep the best one of the run."""
 
+import logging
+import sys
+import time
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import torch
 
+from pilotnet_sdnn import kernels
+from pilotnet_sdnn.checkpoint import checkpoint_path, load_checkpoint, only_trainer, save_checkpoint
 from pilotnet_sdnn.errors import reported
 from pilotnet_sdnn.files import write_csv
 from pilotnet_sdnn.frames import read_frames, sequences, split_sequences
-from pilotnet_sdnn.network import LAYERS, Network, event_rate_loss, save_network
+from pilotnet_sdnn.interrupts import StopRequest
+from pilotnet_sdnn.network import LAYERS, Network, event_rate_loss, write_tensors
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import FRAMES, NETWORK, TRAINING_LOG
 from pilotnet_sdnn.progress import progress
 from pilotnet_sdnn.training import (
     Statistics,
+    Training,
     batches,
-    gradient_norms,
-    learning_rate_milestones,
+    learning_rate,
     test_epoch,
     train_epoch,
 )
 
 LOG_COLUMNS = ("epoch", "lr", "train_mse", "test_mse", "train_events", "test_events", *LAYERS[1:])
+CODE = sorted(path for path in Path(__file__).parents[1].rglob("*") if path.suffix in (".py", ".cpp"))
 
 
 def main() -> None:
+    stop = StopRequest()
     params = load_params()
     torch.manual_seed(params.seed)
+    torch.set_num_threads(params.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = kernels.choose(params.kernels, device)
+    forward = partial(kernels.run, kernels=chosen)
 
-    # data: sequences of packed frames, shuffled anew for every epoch
+    # data: sequences of packed frames
     drive = read_frames(FRAMES)
     videos, angles = sequences(drive, params.sequence)
     split = split_sequences(len(drive.angles), params.sequence, params.split)
-    shuffle = np.random.default_rng(params.seed)
     print(
         f"{drive.origin}: {len(split.train)} training and {len(split.test)} test sequences of {params.sequence} frames"
     )
 
-    # model
+    # model and optimizer
     network = Network(
         threshold=params.threshold,
         tau_grad=params.tau_grad,
@@ -44,57 +58,67 @@ def main() -> None:
         dropout=params.dropout,
         weight_scale=params.weight_scale,
     ).to(device)
-    print(f"training on {device} for {params.epochs} epochs")
-
-    # optimizer
     optimizer = torch.optim.RAdam(network.parameters(), lr=params.lr, weight_decay=params.weight_decay)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, learning_rate_milestones(params.epochs), gamma=0.3)
+    training = Training(network, optimizer)
 
     def penalty(rates: torch.Tensor) -> torch.Tensor:
         return params.lam * event_rate_loss(rates, params.max_rate, params.event_loss)
 
-    # loop
-    steps_per_epoch = -(-len(split.train) // params.batch) + -(-len(split.test) // params.batch)
-    bar = progress(total=params.epochs * steps_per_epoch, desc="train", unit="step")
+    # an unfinished run goes on where it was
+    environment = {"torch": torch.__version__, "device": device.type, "kernels": chosen}
+    result_depends_on = {name: value for name, value in asdict(params).items() if name != "checkpoint_minutes"}
+    checkpoint = checkpoint_path({**result_depends_on, **environment}, [*CODE, FRAMES])
+    with only_trainer(checkpoint):
+        if state := load_checkpoint(checkpoint):
+            training.load_state_dict(state)
+            print(f"going on at epoch {training.epoch + 1}, step {training.step + 1}, from {checkpoint}")
+        saved_at = time.monotonic()
 
-    def show(statistics: Statistics) -> None:
-        bar.set_postfix(mse=f"{statistics.mse:.5f}", events=f"{statistics.events_per_frame:.0f}/frame", refresh=False)
-        bar.update()
+        def save() -> None:
+            nonlocal saved_at
+            save_checkpoint(checkpoint, training.state_dict())
+            saved_at = time.monotonic()
 
-    best_mse = float("inf")
-    log = []
-    for epoch in range(params.epochs):
-        bar.set_description(f"epoch {epoch + 1}/{params.epochs}", refresh=False)
-        lr = optimizer.param_groups[0]["lr"]
-        order = shuffle.permutation(split.train)
-        train = train_epoch(network, optimizer, batches(videos, angles, order, params.batch, device), penalty, show)
-        test = test_epoch(network, batches(videos, angles, split.test, params.batch, device), show)
+        def on_step(statistics: Statistics) -> None:
+            bar.set_postfix(mse=f"{statistics.mse:.5f}", events=f"{statistics.events_per_frame:.0f}", refresh=False)
+            bar.update()
+            if stop:
+                save()
+                bar.close()
+                sys.exit(f"stopped by {stop.name}; the same command goes on from {checkpoint}")
+            if time.monotonic() - saved_at > 60 * params.checkpoint_minutes:
+                save()
 
-        best = test.mse < best_mse
-        if best:
-            best_mse = test.mse
-            save_network(NETWORK, network)
-        log.append(
-            (
-                epoch + 1,
-                lr,
-                train.mse,
-                test.mse,
-                train.events_per_frame,
-                test.events_per_frame,
-                *gradient_norms(network),
+        # loop
+        steps, test_steps = (-(-len(part) // params.batch) for part in split)
+        bar = progress(total=params.epochs * (steps + test_steps), desc="train", unit="step")
+        bar.update(training.epoch * (steps + test_steps) + training.step)
+        while training.epoch < params.epochs:
+            lr = learning_rate(params.lr, training.epoch, params.epochs)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            shuffled = np.random.default_rng((params.seed, training.epoch)).permutation(split.train)
+            to_train, to_test = (
+                batches(videos, angles, order, params.batch, device)
+                for order in (shuffled[training.step * params.batch :], split.test)
             )
-        )
-        write_csv(TRAINING_LOG, LOG_COLUMNS, log)
-        bar.write(
-            f"epoch {epoch + 1:3d}  lr {lr:.1e}  train mse {train.mse:.5f}  test mse {test.mse:.5f}  "
-            f"events/frame {test.events_per_frame:7.1f}" + ("  best" if best else "")
-        )
-        schedule.step()
-    bar.close()
-    print(f"{NETWORK}: test mse {best_mse:.5f} sq. radians; curves in {TRAINING_LOG}")
+            train_epoch(training, to_train, forward, penalty, on_step)
+            test = test_epoch(network, to_test, forward, on_step)
+            bar.write(training.end_epoch(lr, test))
+            write_outputs(training)
+            save()
+        bar.close()
+        write_outputs(training)
+        checkpoint.unlink(missing_ok=True)
+    print(f"{NETWORK}: test mse {training.best_mse:.5f} sq. radians; curves in {TRAINING_LOG}")
+
+
+def write_outputs(training: Training) -> None:
+    write_tensors(NETWORK, training.best_weights)
+    write_csv(TRAINING_LOG, LOG_COLUMNS, training.log)
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     with reported():
         main()

@@ -1,0 +1,449 @@
+// The sigma-delta neurons of one layer, over whole sequences, each way in one pass.
+//
+// Tensors are float32 [sequence][frame][neuron], a neuron's channel running fastest. A block of
+// neurons is taken through all its frames while its state stays in registers and L1. The backward
+// pass computes the forward pass again instead of storing it.
+//
+// Forward, arithmetic is lava-dl's, operation by operation, so that results are the same bits. Products are
+// added only where they are exact (of events and weights: 24 bits hold them), so fusing the two is allowed.
+// Sums over neurons are of one partial sum per block, added in one order: the number of threads does not matter.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <numeric>
+#include <type_traits>
+#include <vector>
+
+namespace {
+
+constexpr int64_t kLanes = 8;
+typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias));
+
+constexpr int64_t kBlock = 256;  // neurons: with fewer the memory waits, with more the state leaves L1
+
+struct Layer {
+    int64_t sequences, frames, neurons, channels;
+    float threshold, tau_grad, scale_grad;
+    float scale;           // events are floored to multiples of 1 / scale
+    int32_t has_dendrite;  // sigma, norm and relu come before the delta unit: not so in the Input block
+    int32_t threads;
+};
+
+// 2^x for x <= 0 to some units in the last place, in a form that compilers vectorise: Taylor's series around the
+// nearest whole number, in two independent halves. For gradients only.
+inline float exp2_of_negative(float x) {
+    x = x > -126.0f ? x : -126.0f;
+    const float whole = std::nearbyint(x);
+    const float r = x - whole, r2 = r * r;
+    const float high = 9.61812911e-3f + 1.33335581e-3f * r + 1.54035304e-4f * r2;
+    const float low = 1.0f + 6.93147181e-1f * r + (2.40226507e-1f + 5.55041087e-2f * r) * r2;
+    const int32_t bits = (static_cast<int32_t>(whole) + 127) << 23;
+    float power;
+    std::memcpy(&power, &bits, sizeof power);
+    return (low + r2 * r2 * high) * power;
+}
+
+// State of a block of neurons, and its step from frame to frame.
+struct Block {
+    float sum[kBlock] = {}, activation[kBlock] = {}, residual[kBlock] = {};
+
+    // What the delta unit of neuron i compares with the threshold: x[t] - x[t-1] + r[t-1].
+    template <bool kDendrite>
+    float difference(int64_t i, float current, float bias, float threshold) {
+        sum[i] = kDendrite ? sum[i] + current : current;
+        const float rectified = sum[i] - bias > 0.0f ? sum[i] - bias : 0.0f;
+        const float x = kDendrite ? rectified : sum[i];
+        const float d = x - activation[i] + residual[i];
+        residual[i] = std::fabs(d) >= threshold ? 0.0f : d;
+        activation[i] = x;
+        return d;
+    }
+};
+
+inline float event(float difference, const Layer layer, float per_scale) {
+    const float sent = std::fabs(difference) >= layer.threshold ? difference : 0.0f;
+    return std::floor(sent * layer.scale) * per_scale;
+}
+
+// lava-dl's surrogate for d event / d threshold.
+struct Surrogate {
+    float threshold, spike_scale, per_tau;
+
+    explicit Surrogate(const Layer& layer)
+        : threshold(layer.threshold),
+          spike_scale(layer.scale_grad / layer.threshold),
+          per_tau(1.44269504f / layer.tau_grad) {}
+
+    float operator()(float difference) const {
+        const float magnitude = std::fabs(difference), above = magnitude - threshold;
+        const float spike = magnitude * spike_scale * exp2_of_negative(-std::fabs(above) * per_tau);
+        const float silent = magnitude > 0.0f ? 1.0f : 0.0f;
+        return -std::copysign(above > 0.0f ? spike : silent, difference);
+    }
+};
+
+struct Sums {
+    double magnitude = 0, events = 0;
+};
+
+template <bool kDendrite>
+Sums encode_block(const Layer layer, const float* __restrict current, const float* bias, const float* gain, int64_t count,
+                  float* messages) {
+    Block block;
+    float magnitude[kBlock] = {}, events[kBlock] = {};
+    const float per_scale = 1.0f / layer.scale;
+    for (int64_t t = 0; t < layer.frames; t++) {
+        const float* z = current + t * layer.neurons;
+        float* out = messages + t * layer.neurons;
+        const float counted = t > 0 ? 1.0f : 0.0f;
+        #pragma omp simd
+        for (int64_t i = 0; i < count; i++) {
+            const float d = block.difference<kDendrite>(i, z[i], bias[i], layer.threshold);
+            const float message = event(d, layer, per_scale) * gain[i];
+            out[i] = message;
+            magnitude[i] += std::fabs(message);
+            events[i] += message != 0.0f ? counted : 0.0f;
+        }
+    }
+    return {std::accumulate(magnitude, magnitude + count, 0.0), std::accumulate(events, events + count, 0.0)};
+}
+
+// Returns the gradient of the threshold. Writes that of the activations, and its sum over time.
+double activation_gradients(const Layer layer, const float* __restrict current, const float* bias, const float* gain,
+                            const float* message_gradient, float slope, int64_t count,
+                            float* __restrict activation_gradient, float* __restrict total) {
+    const Surrogate surrogate(layer);
+    Block block;
+    float threshold_gradient[kBlock] = {}, event_gradient[kBlock] = {}, sum[kBlock] = {};
+    for (int64_t t = 0; t < layer.frames; t++) {
+        const float* z = current + t * layer.neurons;
+        const float* incoming = message_gradient + t * layer.neurons;
+        float* before = activation_gradient + (t > 0 ? t - 1 : 0) * layer.neurons;  // frame 0's are 0, then overwritten
+        #pragma omp simd
+        for (int64_t i = 0; i < count; i++) {
+            const float was_active = block.activation[i] > 0.0f ? 1.0f : 0.0f;
+            const float d = block.difference<true>(i, z[i], bias[i], layer.threshold);
+            const float event_slope = std::fabs(d) >= layer.threshold ? slope * std::copysign(1.0f, d) : 0.0f;
+            const float g = (incoming[i] + event_slope) * gain[i];
+            threshold_gradient[i] += surrogate(d) * g;
+            before[i] = (event_gradient[i] - g) * was_active;
+            sum[i] += before[i];
+            event_gradient[i] = g;
+        }
+    }
+    float* last = activation_gradient + (layer.frames - 1) * layer.neurons;
+    for (int64_t i = 0; i < count; i++) {
+        last[i] = block.activation[i] > 0.0f ? event_gradient[i] : 0.0f;
+        total[i] = sum[i] + last[i];
+    }
+    return std::accumulate(threshold_gradient, threshold_gradient + count, 0.0);
+}
+
+// In place, from the gradient of the activations that of the current: what it does to this frame and all later ones,
+// less the share in it of the batch mean, which it moves once for every frame that it counts in.
+void current_gradients(const Layer layer, const float* share, int64_t count, float* __restrict gradient) {
+    float later[kBlock] = {};
+    for (int64_t t = layer.frames - 1; t >= 0; t--) {
+        float* g = gradient + t * layer.neurons;
+        const float frames = static_cast<float>(layer.frames - t);
+        #pragma omp simd
+        for (int64_t i = 0; i < count; i++) {
+            later[i] += g[i];
+            g[i] = later[i] - frames * share[i];
+        }
+    }
+}
+
+// d event / d threshold of a block without a dendrite; returns d sum of magnitudes / d threshold.
+double block_sensitivities(const Layer layer, const float* __restrict current, int64_t count,
+                           float* __restrict sensitivities) {
+    Block block;
+    float slope[kBlock] = {};
+    const Surrogate surrogate(layer);
+    for (int64_t t = 0; t < layer.frames; t++) {
+        const float* z = current + t * layer.neurons;
+        float* out = sensitivities + t * layer.neurons;
+        #pragma omp simd
+        for (int64_t i = 0; i < count; i++) {
+            const float d = block.difference<false>(i, z[i], 0.0f, layer.threshold);
+            out[i] = surrogate(d);
+            slope[i] += std::fabs(d) >= layer.threshold ? std::copysign(1.0f, d) * out[i] : 0.0f;
+        }
+    }
+    return std::accumulate(slope, slope + count, 0.0);
+}
+
+// Call f(sequence, first neuron, neurons, block number) for every block, on all threads.
+template <typename F>
+void for_each_block(const Layer& layer, F f) {
+    const int64_t blocks = (layer.neurons + kBlock - 1) / kBlock;
+    #pragma omp parallel for num_threads(layer.threads) schedule(static)
+    for (int64_t u = 0; u < layer.sequences * blocks; u++) {
+        const int64_t first = u % blocks * kBlock;
+        f(u / blocks, first, std::min(kBlock, layer.neurons - first), u);
+    }
+}
+
+int64_t block_count(const Layer& layer) { return layer.sequences * ((layer.neurons + kBlock - 1) / kBlock); }
+
+// Mean over sequences, frames and a channel's neurons of values that are sums over the frames, [sequence][neuron].
+template <typename T>
+void channel_means(const Layer& layer, const std::vector<T>& sums, float* means) {
+    std::vector<double> totals(layer.channels, 0.0);
+    for (size_t p = 0; p < sums.size(); p += layer.channels)
+        for (int64_t c = 0; c < layer.channels; c++) totals[c] += sums[p + c];
+    const double count = static_cast<double>(layer.sequences * layer.frames * (layer.neurons / layer.channels));
+    for (int64_t c = 0; c < layer.channels; c++) means[c] = static_cast<float>(totals[c] / count);
+}
+
+std::vector<float> per_neuron(const Layer& layer, const float* per_channel) {
+    std::vector<float> values(layer.neurons, 0.0f);
+    if (per_channel)
+        for (int64_t p = 0; p < layer.neurons; p++) values[p] = per_channel[p % layer.channels];
+    return values;
+}
+
+const std::vector<float> kOnes(kBlock, 1.0f);
+
+// A convolution of images [image][y][x][channel] by weights [y][x][input][output], outputs padded to whole Lanes.
+struct Convolution {
+    int64_t images, height, width, inputs;
+    int64_t out_height, out_width, outputs;
+    int64_t kernel_height, kernel_width, stride_y, stride_x, padding_y, padding_x;
+    int32_t threads;
+
+    int64_t padded_outputs() const { return (outputs + kLanes - 1) / kLanes * kLanes; }
+    int64_t weights() const { return kernel_height * kernel_width * inputs * padded_outputs(); }
+    int64_t image_size() const { return height * width * inputs; }
+    int64_t out_image_size() const { return out_height * out_width * outputs; }
+};
+
+// The events of one image, row by row.
+struct Events {
+    std::vector<int32_t> start;  // of each pixel's events
+    std::vector<int32_t> place;  // within the row, x * inputs + channel
+    std::vector<float> value;
+
+    void gather(const Convolution& layer, const float* image) {
+        start.resize(layer.height * layer.width + 1);
+        place.resize(layer.image_size() + 1);
+        value.resize(layer.image_size() + 1);
+        int32_t* __restrict places = place.data();
+        float* __restrict values = value.data();
+        const int32_t inputs = static_cast<int32_t>(layer.inputs);
+        int32_t count = 0;
+        for (int64_t pixel = 0; pixel < layer.height * layer.width; pixel++) {
+            const float* channels = image + pixel * layer.inputs;
+            const int32_t first = static_cast<int32_t>(pixel % layer.width * layer.inputs);
+            start[pixel] = count;
+            for (int32_t i = 0; i < inputs; i++) {  // without a branch: it could not be predicted
+                uint32_t bits;
+                std::memcpy(&bits, channels + i, sizeof bits);
+                places[count] = first + i;
+                values[count] = channels[i];
+                count += (bits << 1) != 0;
+            }
+        }
+        start.back() = count;
+    }
+};
+
+struct Range {
+    int64_t begin, end;
+};
+
+// The events that row ky of the kernel meets at an output: those of neighbouring pixels, one after the other.
+inline Range events_met(const Convolution& layer, const Events& events, int64_t y, int64_t x, int64_t ky) {
+    const int64_t row = y * layer.stride_y - layer.padding_y + ky, left = x * layer.stride_x - layer.padding_x;
+    if (row < 0 || row >= layer.height) return {0, 0};
+    const int32_t* start = &events.start[row * layer.width];
+    return {start[std::max<int64_t>(left, 0)], start[std::min(left + layer.kernel_width, layer.width)]};
+}
+
+// Offset, in a row ky of the weights, of those that an event at place 0 of the image's row meets at output x.
+inline int64_t weights_met(const Convolution& layer, int64_t x, int64_t ky) {
+    return (ky * layer.kernel_width - (x * layer.stride_x - layer.padding_x)) * layer.inputs;
+}
+
+template <int kVectors>
+void convolve_image(const Convolution& layer, const Events& events, const float* weights, float* out) {
+    const int32_t* places = events.place.data();
+    const float* values = events.value.data();
+    for (int64_t y = 0; y < layer.out_height; y++)
+        for (int64_t x = 0; x < layer.out_width; x++, out += layer.outputs) {
+            Lanes sum[kVectors] = {};
+            for (int64_t ky = 0; ky < layer.kernel_height; ky++) {
+                const Range met = events_met(layer, events, y, x, ky);
+                const int64_t origin = weights_met(layer, x, ky);
+                for (int64_t j = met.begin; j < met.end; j++) {
+                    const Lanes* w = reinterpret_cast<const Lanes*>(weights) + (origin + places[j]) * kVectors;
+                    for (int v = 0; v < kVectors; v++) sum[v] += values[j] * w[v];
+                }
+            }
+            std::memcpy(out, sum, layer.outputs * sizeof(float));
+        }
+}
+
+template <int kVectors>
+void add_weight_gradient(const Convolution& layer, const Events& events, const float* gradient, float* weight_gradient) {
+    const int32_t* places = events.place.data();
+    const float* values = events.value.data();
+    for (int64_t ky = 0; ky < layer.kernel_height; ky++) {
+        const float* g = gradient;
+        for (int64_t y = 0; y < layer.out_height; y++)
+            for (int64_t x = 0; x < layer.out_width; x++, g += layer.outputs) {
+                Lanes padded[kVectors] = {};
+                std::memcpy(padded, g, layer.outputs * sizeof(float));
+                const Range met = events_met(layer, events, y, x, ky);
+                const int64_t origin = weights_met(layer, x, ky);
+                for (int64_t j = met.begin; j < met.end; j++) {
+                    Lanes* w = reinterpret_cast<Lanes*>(weight_gradient) + (origin + places[j]) * kVectors;
+                    for (int v = 0; v < kVectors; v++) w[v] += values[j] * padded[v];
+                }
+            }
+    }
+}
+
+// Call f<number of vectors>() for the layer's outputs.
+template <typename F>
+void with_vectors(const Convolution& layer, F f) {
+    switch (layer.padded_outputs() / kLanes) {
+        case 1: return f(std::integral_constant<int, 1>());
+        case 2: return f(std::integral_constant<int, 2>());
+        case 3: return f(std::integral_constant<int, 3>());
+        case 4: return f(std::integral_constant<int, 4>());
+        case 5: return f(std::integral_constant<int, 5>());
+        case 6: return f(std::integral_constant<int, 6>());
+        case 7: return f(std::integral_constant<int, 7>());
+        case 8: return f(std::integral_constant<int, 8>());
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+// What each byte of a frame stands for.
+void look_up(const uint8_t* bytes, const float* table, int64_t count, int32_t threads, float* values) {
+    #pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < count; i++) values[i] = table[bytes[i]];
+}
+
+// Channel means of the summed currents: what the batch norm takes off. Exact up to the final rounding.
+void dendrite_means(const Layer* layer, const float* current, float* means) {
+    std::vector<double> sums(layer->sequences * layer->neurons);
+    for_each_block(*layer, [&](int64_t n, int64_t first, int64_t count, int64_t) {
+        double sum[kBlock] = {};
+        for (int64_t t = 0; t < layer->frames; t++) {
+            const float* z = current + (n * layer->frames + t) * layer->neurons + first;
+            const double frames_it_counts_in = static_cast<double>(layer->frames - t);
+            #pragma omp simd
+            for (int64_t i = 0; i < count; i++) sum[i] += frames_it_counts_in * z[i];
+        }
+        std::memcpy(&sums[n * layer->neurons + first], sum, count * sizeof(double));
+    });
+    channel_means(*layer, sums, means);
+}
+
+// Messages of a layer. sums: the sum of their magnitudes, and how many are not zero after the first frame.
+void encode(const Layer* layer, const float* current, const float* mean, const float* gain, float* messages, double* sums) {
+    const std::vector<float> bias = per_neuron(*layer, mean);
+    std::vector<Sums> parts(block_count(*layer));
+    for_each_block(*layer, [&](int64_t n, int64_t first, int64_t count, int64_t u) {
+        const int64_t offset = n * layer->frames * layer->neurons + first;
+        const float* block_gain = gain ? gain + n * layer->neurons + first : kOnes.data();
+        parts[u] = layer->has_dendrite
+            ? encode_block<true>(*layer, current + offset, &bias[first], block_gain, count, messages + offset)
+            : encode_block<false>(*layer, current + offset, &bias[first], block_gain, count, messages + offset);
+    });
+    sums[0] = sums[1] = 0;
+    for (const Sums& part : parts) sums[0] += part.magnitude, sums[1] += part.events;
+}
+
+// Gradient of the threshold (returned) and of the current. slope: that of the messages' magnitudes.
+// mean_passes: per channel, how much of the mean's gradient its quantisation lets through (0 or 1); null: mean is constant.
+double encode_gradients(const Layer* layer, const float* current, const float* mean, const float* mean_passes,
+                        const float* gain, const float* message_gradient, float slope, float* current_gradient) {
+    const std::vector<float> bias = per_neuron(*layer, mean);
+    std::vector<double> parts(block_count(*layer));
+    std::vector<float> sums(layer->sequences * layer->neurons);
+    for_each_block(*layer, [&](int64_t n, int64_t first, int64_t count, int64_t u) {
+        const int64_t offset = n * layer->frames * layer->neurons + first;
+        const float* block_gain = gain ? gain + n * layer->neurons + first : kOnes.data();
+        parts[u] = activation_gradients(*layer, current + offset, &bias[first], block_gain, message_gradient + offset,
+                                        slope, count, current_gradient + offset, &sums[n * layer->neurons + first]);
+    });
+    std::vector<float> shares(layer->channels, 0.0f);
+    if (mean_passes) {
+        channel_means(*layer, sums, shares.data());
+        for (int64_t c = 0; c < layer->channels; c++) shares[c] *= mean_passes[c];
+    }
+    const std::vector<float> share = per_neuron(*layer, shares.data());
+    for_each_block(*layer, [&](int64_t n, int64_t first, int64_t count, int64_t) {
+        current_gradients(*layer, &share[first], count, current_gradient + n * layer->frames * layer->neurons + first);
+    });
+    return std::accumulate(parts.begin(), parts.end(), 0.0);
+}
+
+// Of a layer without a dendrite: how each event depends on the threshold; returns how the sum of magnitudes does.
+double sensitivities(const Layer* layer, const float* current, float* values) {
+    std::vector<double> parts(block_count(*layer));
+    for_each_block(*layer, [&](int64_t n, int64_t first, int64_t count, int64_t u) {
+        const int64_t offset = n * layer->frames * layer->neurons + first;
+        parts[u] = block_sensitivities(*layer, current + offset, count, values + offset);
+    });
+    return std::accumulate(parts.begin(), parts.end(), 0.0);
+}
+
+double inner_product(const float* a, const float* b, int64_t count, int32_t threads) {
+    std::vector<double> parts((count + kBlock - 1) / kBlock);
+    #pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t first = 0; first < count; first += kBlock) {
+        float sum = 0;
+        #pragma omp simd reduction(+ : sum)
+        for (int64_t i = first; i < std::min(first + kBlock, count); i++) sum += a[i] * b[i];
+        parts[first / kBlock] = sum;
+    }
+    return std::accumulate(parts.begin(), parts.end(), 0.0);
+}
+
+void convolve_events(const Convolution* layer, const float* images, const float* weights, float* out) {
+    with_vectors(*layer, [&](auto vectors) {
+        #pragma omp parallel num_threads(layer->threads)
+        {
+            Events events;
+            #pragma omp for schedule(static)
+            for (int64_t n = 0; n < layer->images; n++) {
+                events.gather(*layer, images + n * layer->image_size());
+                convolve_image<vectors>(*layer, events, weights, out + n * layer->out_image_size());
+            }
+        }
+    });
+}
+
+void event_weight_gradient(const Convolution* layer, const float* images, const float* gradient, float* weight_gradient) {
+    const int64_t parts = std::min<int64_t>(layer->images, 16), weights = layer->weights();
+    std::vector<float> partial(parts * weights, 0.0f);
+    with_vectors(*layer, [&](auto vectors) {
+        #pragma omp parallel num_threads(layer->threads)
+        {
+            Events events;
+            #pragma omp for schedule(static)
+            for (int64_t part = 0; part < parts; part++)
+                for (int64_t n = part * layer->images / parts; n < (part + 1) * layer->images / parts; n++) {
+                    events.gather(*layer, images + n * layer->image_size());
+                    add_weight_gradient<vectors>(*layer, events, gradient + n * layer->out_image_size(),
+                                                 &partial[part * weights]);
+                }
+        }
+    });
+    for (int64_t i = 0; i < weights; i++) {
+        double sum = 0;
+        for (int64_t part = 0; part < parts; part++) sum += partial[part * weights + i];
+        weight_gradient[i] = static_cast<float>(sum);
+    }
+}
+
+}  // extern "C"

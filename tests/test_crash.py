@@ -1,0 +1,119 @@
+"""Training that is killed, stopped or started twice ends as if nothing had happened."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from clone import Clone
+
+TRAIN = (sys.executable, "-m", "pilotnet_sdnn.stages.train")
+
+
+def checkpoints(clone: Clone) -> list[Path]:
+    folder = clone.path / "models" / "checkpoints"
+    return sorted(folder.iterdir()) if folder.exists() else []
+
+
+def wait_for(process: subprocess.Popen, text: str) -> None:
+    for line in process.stdout:
+        if text in line:
+            return
+    pytest.fail(f"{text!r} was not printed")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Clone:
+    """A pipeline that ran through; a checkpoint after nearly every step, so that kills hit their writing."""
+    clone = Clone(tmp_path_factory.mktemp("undisturbed") / "clone")
+    clone.set(synthetic_frames=160, batch=2, epochs=12, checkpoint_minutes=0.0001)
+    clone.run("dvc", "repro")
+    return clone
+
+
+@pytest.fixture
+def clone(undisturbed, tmp_path) -> Clone:
+    """The same pipeline before its training, in another folder."""
+    clone = Clone(tmp_path / "clone")
+    clone.set(synthetic_frames=160, batch=2, epochs=12, checkpoint_minutes=0.0001)
+    clone.run("dvc", "repro", "resize")
+    return clone
+
+
+def kill_once(clone: Clone, instants: random.Random) -> bool:
+    """Start `dvc repro` and kill it and its training at a random instant; whether it was in time."""
+    process = clone.start("dvc", "repro")
+    wait_for(process, "training and")
+    time.sleep(instants.uniform(0, 1.5))
+    in_time = process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    return in_time
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_instants_the_outputs_are_those_of_an_undisturbed_run(undisturbed, clone, kills):
+    instants = random.Random(kills)
+    hits = sum(kill_once(clone, instants) for _ in range(kills))
+    assert hits > kills / 2
+    clone.run("dvc", "repro")
+    assert (clone.path / "dvc.lock").read_bytes() == (undisturbed.path / "dvc.lock").read_bytes()
+    assert checkpoints(clone) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_training_says_so_and_goes_on(undisturbed, clone, number):
+    process = clone.start(*TRAIN)
+    wait_for(process, "epoch   2")
+    process.send_signal(number)
+    printed, _ = process.communicate()
+    assert process.returncode == 1
+    assert f"stopped by {number.name}; the same command goes on from" in printed and "Traceback" not in printed
+    assert "going on at epoch" in clone.run(*TRAIN)
+    for output in ("models/network.pt", "models/training.csv"):
+        assert (clone.path / output).read_bytes() == (undisturbed.path / output).read_bytes()
+    assert checkpoints(clone) == []
+
+
+def test_second_trainer_of_the_same_run_is_refused(clone):
+    first = clone.start(*TRAIN)
+    wait_for(first, "epoch   1")
+    printed = clone.run(*TRAIN, code=1)
+    first.kill()
+    first.communicate()
+    assert printed.startswith("error: ") or "\nerror: " in printed
+    assert f"process {first.pid} is training this very run already" in printed
+    clone.run(*TRAIN)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"hello"])
+def test_damaged_checkpoint_is_reported_and_ignored(undisturbed, clone, damage):
+    process = clone.start(*TRAIN)
+    wait_for(process, "epoch   1")
+    process.kill()
+    process.communicate()
+    (checkpoint,) = [path for path in checkpoints(clone) if path.suffix == ".pt"]
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    assert "ignored, it is damaged" in clone.run(*TRAIN)
+    assert (clone.path / "models/network.pt").read_bytes() == (undisturbed.path / "models/network.pt").read_bytes()
+
+
+def test_changed_experiment_does_not_go_on_from_another_ones_checkpoint(clone):
+    process = clone.start(*TRAIN)
+    wait_for(process, "epoch   1")
+    process.kill()
+    process.communicate()
+    clone.set(lam=0.5, epochs=1)
+    assert "going on" not in clone.run(*TRAIN)
+
+
+def test_folder_that_cannot_be_written_is_one_line(clone):
+    """A file where the folder should be, which stops root as well."""
+    (clone.path / "models").rename(clone.path / "models.away")
+    (clone.path / "models").write_text("")
+    printed = clone.run(*TRAIN, code=1)
+    assert "error: " in printed and "Traceback" not in printed and "models" in printed
