@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from clone import TINY, Clone
 
 from pilotnet_sdnn import sources
 
@@ -16,6 +17,15 @@ def tiny_drive(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("drive") / "tiny.zip"
     sources.fetch("synthetic", path, frames=160, seed=1)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tmp_path_factory) -> Clone:
+    """A clone whose pipeline ran once, on a tiny drive, and is committed; tests leave its workspace as it is."""
+    clone = Clone(tmp_path_factory.mktemp("tiny") / "clone", **TINY)
+    clone.run("dvc", "repro")
+    clone.commit("The tiny pipeline has run")
+    return clone
 
 
 def real(name: str) -> Path:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from clone import Clone
+from clone import TINY, Clone
 
 TRAIN = (sys.executable, "-m", "pilotnet_sdnn.stages.train")
 
@@ -26,20 +26,10 @@ def wait_for(process: subprocess.Popen, text: str) -> None:
     pytest.fail(f"{text!r} was not printed")
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Clone:
-    """A pipeline that ran through; a checkpoint after nearly every step, so that kills hit their writing."""
-    clone = Clone(tmp_path_factory.mktemp("undisturbed") / "clone")
-    clone.set(synthetic_frames=160, batch=2, epochs=12, checkpoint_minutes=0.0001)
-    clone.run("dvc", "repro")
-    return clone
-
-
 @pytest.fixture
-def clone(undisturbed, tmp_path) -> Clone:
-    """The same pipeline before its training, in another folder."""
-    clone = Clone(tmp_path / "clone")
-    clone.set(synthetic_frames=160, batch=2, epochs=12, checkpoint_minutes=0.0001)
+def clone(tmp_path) -> Clone:
+    """The tiny pipeline before its training, in another folder."""
+    clone = Clone(tmp_path / "clone", **TINY)
     clone.run("dvc", "repro", "resize")
     return clone
 
@@ -56,17 +46,17 @@ def kill_once(clone: Clone, instants: random.Random) -> bool:
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_at_random_instants_the_outputs_are_those_of_an_undisturbed_run(undisturbed, clone, kills):
+def test_killed_at_random_instants_the_outputs_are_those_of_an_undisturbed_run(tiny_pipeline, clone, kills):
     instants = random.Random(kills)
     hits = sum(kill_once(clone, instants) for _ in range(kills))
     assert hits > kills / 2
     clone.run("dvc", "repro")
-    assert (clone.path / "dvc.lock").read_bytes() == (undisturbed.path / "dvc.lock").read_bytes()
+    assert (clone.path / "dvc.lock").read_bytes() == (tiny_pipeline.path / "dvc.lock").read_bytes()
     assert checkpoints(clone) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_training_says_so_and_goes_on(undisturbed, clone, number):
+def test_stopped_training_says_so_and_goes_on(tiny_pipeline, clone, number):
     process = clone.start(*TRAIN)
     wait_for(process, "epoch   2")
     process.send_signal(number)
@@ -75,7 +65,7 @@ def test_stopped_training_says_so_and_goes_on(undisturbed, clone, number):
     assert f"stopped by {number.name}; the same command goes on from" in printed and "Traceback" not in printed
     assert "going on at epoch" in clone.run(*TRAIN)
     for output in ("models/network.pt", "models/training.csv"):
-        assert (clone.path / output).read_bytes() == (undisturbed.path / output).read_bytes()
+        assert (clone.path / output).read_bytes() == (tiny_pipeline.path / output).read_bytes()
     assert checkpoints(clone) == []
 
 
@@ -91,7 +81,7 @@ def test_second_trainer_of_the_same_run_is_refused(clone):
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"hello"])
-def test_damaged_checkpoint_is_reported_and_ignored(undisturbed, clone, damage):
+def test_damaged_checkpoint_is_reported_and_ignored(tiny_pipeline, clone, damage):
     process = clone.start(*TRAIN)
     wait_for(process, "epoch   1")
     process.kill()
@@ -99,7 +89,7 @@ def test_damaged_checkpoint_is_reported_and_ignored(undisturbed, clone, damage):
     (checkpoint,) = [path for path in checkpoints(clone) if path.suffix == ".pt"]
     checkpoint.write_bytes(damage(checkpoint.read_bytes()))
     assert "ignored, it is damaged" in clone.run(*TRAIN)
-    assert (clone.path / "models/network.pt").read_bytes() == (undisturbed.path / "models/network.pt").read_bytes()
+    assert (clone.path / "models/network.pt").read_bytes() == (tiny_pipeline.path / "models/network.pt").read_bytes()
 
 
 def test_changed_experiment_does_not_go_on_from_another_ones_checkpoint(clone):

@@ -12,15 +12,9 @@ OUTPUTS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory) -> Clone:
-    """A clone set to a tiny synthetic drive, its pipeline run once and committed."""
-    clone = Clone(tmp_path_factory.mktemp("clone") / "pilotnet-sdnn")
-    clone.set(synthetic_frames=160, batch=2, epochs=3, lr=0.01)
-    clone.run("dvc", "repro")
-    clone.run("git", "add", "-A")
-    clone.run("git", "commit", "-q", "-m", "Tiny drive")
-    return clone
+@pytest.fixture
+def clone(tiny_pipeline) -> Clone:
+    return tiny_pipeline
 
 
 def test_repro_makes_every_output(clone):

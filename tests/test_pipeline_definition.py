@@ -73,7 +73,7 @@ def test_stage_depends_on_the_parameters_it_reads(stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_runs_the_module_of_its_name_and_says_what_it_does(stage):
-    assert STAGES[stage]["cmd"] == f"python -m {PACKAGE}.stages.{stage}"
+    assert STAGES[stage]["cmd"] == f"PYTHONPATH=src python -m {PACKAGE}.stages.{stage}"
     assert STAGES[stage]["desc"]
 
 

@@ -1,0 +1,49 @@
+"""The same commit gives the same dvc.lock, wherever and however it runs."""
+
+import time
+
+import pytest
+from clone import TINY, Clone
+
+
+def lock(clone: Clone) -> str:
+    return (clone.path / "dvc.lock").read_text()
+
+
+def experiment_lock(clone: Clone, name: str) -> str:
+    commit = clone.run("git", "for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{name}").strip()
+    return clone.run("git", "show", f"{commit}:dvc.lock")
+
+
+def test_another_clone_with_other_thread_settings_gives_the_same_lock(tiny_pipeline, tmp_path):
+    other = Clone(tmp_path / "elsewhere" / "other-name", **TINY)
+    other.env |= {"OMP_NUM_THREADS": "5", "MKL_NUM_THREADS": "1"}
+    other.run("dvc", "repro")
+    assert lock(other) == lock(tiny_pipeline)
+
+
+def test_running_everything_again_leaves_the_lock_as_it_is(tiny_pipeline):
+    before = lock(tiny_pipeline)
+    tiny_pipeline.run("dvc", "repro", "-f")
+    assert lock(tiny_pipeline) == before
+    assert tiny_pipeline.run("git", "status", "--short") == ""
+
+
+@pytest.mark.slow
+def test_temporary_and_queued_experiments_equal_those_in_the_workspace(tmp_path):
+    """Two queued ones train at the same time."""
+    workspace, queue, temporary = (Clone(tmp_path / name, **TINY) for name in ("workspace", "queue", "temporary"))
+    for lam in ("0.5", "5"):
+        workspace.run("dvc", "exp", "run", "-S", f"lam={lam}", "-n", f"lam-{lam}")
+        workspace.run("git", "checkout", ".")
+        queue.run("dvc", "exp", "run", "--queue", "-S", f"lam={lam}", "-n", f"lam-{lam}")
+    queue.run("dvc", "queue", "start", "-j", "2")
+    deadline = time.monotonic() + 300
+    while queue.run("dvc", "queue", "status").count("Success") < 2:
+        assert time.monotonic() < deadline, queue.run("dvc", "queue", "status")
+        time.sleep(1)
+    temporary.run("dvc", "exp", "run", "--temp", "-S", "lam=5", "-n", "lam-5")
+
+    for lam in ("0.5", "5"):
+        assert experiment_lock(queue, f"lam-{lam}") == experiment_lock(workspace, f"lam-{lam}")
+    assert experiment_lock(temporary, "lam-5") == experiment_lock(workspace, "lam-5")
