@@ -139,7 +139,9 @@ def train_epoch(
 
 
 @torch.no_grad()
-def test_epoch(network: Network, data: Batches, forward: Forward, on_step: Callable[[Statistics], None]) -> Statistics:
+def measure_epoch(
+    network: Network, data: Batches, forward: Forward, on_step: Callable[[Statistics], None]
+) -> Statistics:
     """MSE and events of the network in evaluation mode."""
     network.eval()
     statistics = Statistics()

@@ -25,7 +25,7 @@ from pilotnet_sdnn.training import (
     Training,
     batches,
     learning_rate,
-    test_epoch,
+    measure_epoch,
     train_epoch,
 )
 
@@ -103,7 +103,7 @@ def main() -> None:
                 for order in (shuffled[training.step * params.batch :], split.test)
             )
             train_epoch(training, to_train, forward, penalty, on_step)
-            test = test_epoch(network, to_test, forward, on_step)
+            test = measure_epoch(network, to_test, forward, on_step)
             bar.write(training.end_epoch(lr, test))
             write_outputs(training)
             save()
