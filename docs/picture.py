@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -50,7 +51,8 @@ def draw_operations(ax: Axes, operations: dict[str, list[str]]) -> None:
 def main() -> None:
     steering = columns(STEERING_PLOT)
     figure = plt.figure(figsize=(10, 5), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(2, 3))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(2, 3))
+    top, bottom = parts
     for ax, i in zip(top.subplots(1, len(SHOWN)), SHOWN, strict=True):
         draw_frame(ax, int(steering["frame"][i]), float(steering["label_degrees"][i]))
     left, right = bottom.subplots(1, 2, width_ratios=(3, 2))

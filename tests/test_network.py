@@ -8,7 +8,7 @@ import tutorial
 
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.lava import simulate_fixed_point
-from pilotnet_sdnn.network import Network, event_rate_loss, export_hdf5, load_network, normalise, save_network
+from pilotnet_sdnn.network import Network, event_rate_loss, export_hdf5, load_network, normalise, write_tensors
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_starts_with_the_tutorials_weights():
 
 
 def test_saved_network_loads_strictly_in_the_tutorials_class_and_computes_the_same(trained, videos, tmp_path):
-    save_network(tmp_path / "network.pt", trained)
+    write_tensors(tmp_path / "network.pt", trained.state_dict())
     theirs = tutorial.Network()
     theirs(normalise(videos))  # gives the batch-norm means their shape
     theirs.load_state_dict(torch.load(tmp_path / "network.pt", weights_only=True), strict=True)
@@ -56,7 +56,7 @@ def test_saved_network_loads_strictly_in_the_tutorials_class_and_computes_the_sa
 
     ours = load_network(tmp_path / "network.pt")(normalise(videos))
     assert torch.equal(ours.angles, angle.flatten(1))
-    assert torch.equal(event_rate_loss(ours.rates, 0.01, "published"), event_cost)
+    torch.testing.assert_close(event_rate_loss(ours.rates, 0.01, "published"), event_cost)  # its means are float32
 
 
 def test_event_loss_of_events_leaves_out_the_steering_angle(trained, videos):
@@ -75,13 +75,13 @@ def test_frames_are_normalised_as_torchvision_does(videos):
 
 def test_same_weights_give_the_same_bytes_under_any_name(trained, tmp_path):
     for name in ("a.pt", "b.pt"):
-        save_network(tmp_path / name, trained)
+        write_tensors(tmp_path / name, trained.state_dict())
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
 
 
 def test_export_after_load_equals_export_after_training(trained, tmp_path):
     export_hdf5(trained, tmp_path / "after_training.net")
-    save_network(tmp_path / "network.pt", trained)
+    write_tensors(tmp_path / "network.pt", trained.state_dict())
     export_hdf5(load_network(tmp_path / "network.pt"), tmp_path / "after_load.net")
     assert (tmp_path / "after_training.net").read_bytes() == (tmp_path / "after_load.net").read_bytes()
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.network import Network, Outcome, event_rate_loss, normalise
-from pilotnet_sdnn.training import Statistics, Training, batches, learning_rate, measure_epoch, train_epoch
+from pilotnet_sdnn.training import FlatRAdam, Statistics, Training, batches, learning_rate, measure_epoch, train_epoch
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def drive() -> tuple[np.ndarray, np.ndarray]:
 def start() -> Training:
     torch.manual_seed(0)
     network = Network()
-    return Training(network, torch.optim.RAdam(network.parameters(), lr=0.01))
+    return Training(network, FlatRAdam(network.learned(), lr=0.01, weight_decay=1e-5))
 
 
 def forward(network: Network, frames: Tensor) -> Outcome:
@@ -48,6 +48,19 @@ def test_learning_rate_falls_as_the_tutorials():
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_short_runs_start_with_the_full_learning_rate(epochs):
     assert learning_rate(0.001, 0, epochs) == 0.001
+
+
+def test_flat_optimizer_takes_the_same_steps_as_torchs(drive):
+    """Bit for bit, before and after RAdam's variance is tractable, from the sixth step on."""
+    flat = start()
+    for _ in range(4):
+        train(flat, drive, range(6))
+    torchs = start()
+    torchs.optimizer = torch.optim.RAdam(torchs.network.parameters(), lr=0.01, weight_decay=1e-5)
+    for _ in range(4):
+        train(torchs, drive, range(6))
+    for name, tensor in torchs.network.state_dict().items():
+        assert torch.equal(flat.network.state_dict()[name], tensor), name
 
 
 def test_restored_between_two_steps_it_goes_on_to_the_same_bits(drive, tmp_path):

@@ -16,6 +16,10 @@
 #include <type_traits>
 #include <vector>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 namespace {
 
 constexpr int64_t kLanes = 8;
@@ -324,6 +328,15 @@ void with_vectors(const Convolution& layer, F f) {
 }  // namespace
 
 extern "C" {
+
+// An iteration's tensors are freed and wanted again in the next: giving their pages back to the system in between,
+// to be given them again and zeroed, is a tenth of its time.
+void keep_freed_memory() {
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 512 << 20);
+#endif
+}
 
 // What each byte of a frame stands for.
 void look_up(const uint8_t* bytes, const float* table, int64_t count, int32_t threads, float* values) {

@@ -3,15 +3,23 @@
 It computes on lava-dl's own modules and parameters, so training, checkpoints and export are the same;
 only the way through them differs. The frames of all sequences are one batch of channels-last images,
 so a synapse is one `conv2d`, and each layer's sigma, norm, relu, delta unit, quantisation, dropout,
-rate and event count are one pass over memory, with a backward pass that recomputes instead of storing.
+rate and event count are one pass over memory, whose backward pass recomputes instead of storing.
 
 There are two versions. `torch` is the definition: pure torch, on any device. `native` equals it bit
 for bit and is several times faster: a C++ source, compiled once per machine by the compiler found
-there. C++ was chosen by measurement: the neurons of one training iteration take numba 36 ms and
-this source 19 ms on one AVX2 core (torch alone 290 ms), and numba needs 8 s to compile at every start
-or a cache of its own. It is compiled by a plain call of the compiler and loaded with ctypes because
-that takes 2 s; torch's extension builder, which parses torch's headers, takes 40 s. Its OpenMP threads
-are torch's own: both are of the one libgomp in the process.
+there. It also skips what is not an event in convolutions, forward and in the gradient of the weights.
+The technique was chosen by measurement: on one AVX2 core the neurons of one training iteration take
+numba 36 ms and C++ 15 to 19 ms, and numba compiles for 8 s at first and cannot share torch's threads.
+A plain call of the compiler takes 2 s, torch's extension builder, with torch's headers, 40 s. The
+OpenMP threads are torch's own, for both are of the one libgomp in the process.
+
+Events and weights are multiples of 2^-12 and 2^-5, so sums of their products are exact in float32 in
+any order, at these magnitudes. Inexact in lava-dl are the batch means: ours are rounded once, lava-dl's
+differ in last bits, and where one lies that close to a boundary of its quantisation (about one channel
+mean in a million) the quantised means differ by one step. On a GPU sums are exact without TF32 only.
+
+Threads of OpenMP wait for each other by spinning; on a busy machine that makes them many times slower.
+GOMP_SPINCOUNT=10000 bounds it. It must be in the environment before torch is imported.
 """
 
 import ctypes
@@ -31,11 +39,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import Module
 from torch.nn.utils.weight_norm import WeightNorm
 
+from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.lava import slayer
 from pilotnet_sdnn.network import Network, Outcome, normalise
+from pilotnet_sdnn.paths import user_cache
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +57,10 @@ FLAGS = [
     *(["-Xclang", "-fopenmp", "-undefined", "dynamic_lookup"] if platform.system() == "Darwin" else ["-fopenmp"]),
 ]  # fmt: skip
 
-LANES = 8
-SPARSE = 0.25
+LANES = 8  # outputs that the C++ convolution computes together,
+MAX_OUTPUTS = 64  # and how many at most
+SMALL = 1 << 15  # messages of a layer that one thread has done before another one has woken up
+FEW = 0.2  # share of events in all messages below which skipping the others pays
 
 sdnn = slayer.block.sigma_delta
 Fired = tuple[Tensor, Tensor, Tensor]  # what a layer puts out: messages, mean magnitude, number of events
@@ -59,11 +70,8 @@ def choose(kind: str, device: torch.device) -> str:
     """The kernels to use, "native" or "torch", where "auto" is asked for or one of them.
 
     Raises:
-        ValueError: `kind` is none of the three.
-        RuntimeError: "native" is asked for and not possible here.
+        UserError: "native" is asked for and not possible here.
     """
-    if kind not in ("auto", "native", "torch"):
-        raise ValueError(f"kernels: {kind!r} is not one of auto, native, torch")
     if kind == "torch":
         logger.info("kernels: torch, as asked for")
         return "torch"
@@ -73,7 +81,9 @@ def choose(kind: str, device: torch.device) -> str:
         library()
     except (OSError, RuntimeError) as obstacle:
         if kind == "native":
-            raise RuntimeError(f"kernels: no native ones: {obstacle}. Set kernels to auto or torch.") from obstacle
+            raise UserError(
+                f"params.yaml: kernels: native is not possible here: {obstacle}; set auto or torch"
+            ) from None
         logger.warning("kernels: torch, which is slower; no native ones: %s", obstacle)
         return "torch"
     logger.info("kernels: native, %d threads", torch.get_num_threads())
@@ -95,7 +105,8 @@ def run(network: Network, frames: Tensor, kernels: str) -> Outcome:
     refuse_unsupported(network)
     if frames.dtype != torch.uint8:
         raise TypeError(f"kernels: frames are uint8, not {frames.dtype}")
-    enter, fire = (_enter_native, _fire_native) if kernels == "native" else (_enter, _fire)
+    native = kernels == "native"
+    enter, weigh, fire = (_enter_native, _weigh_native, _fire_native) if native else (_enter, _weigh, _fire)
     sequences, length = frames.shape[:2]
     entry, first, *others, readout = network.blocks
     current, *sent = enter(entry, first.synapse, frames)
@@ -106,15 +117,12 @@ def run(network: Network, frames: Tensor, kernels: str) -> Outcome:
         if isinstance(block, sdnn.Flatten):
             messages = messages.flatten(1)
         else:
-            if kernels == "native":
-                current = _weigh_native(block.synapse, messages, sent[1].item() / messages.numel())
-            else:
-                current = weigh(block.synapse, messages)
-            messages, *sent = fire(block.neuron, current, length)
+            _, events = sent
+            messages, *sent = fire(block.neuron, weigh(block.synapse, messages, events), length)
             sums.append(sent)
-    angles = weigh(readout.synapse, messages).view(sequences, length).cumsum(1)
-    rates, events = zip(*sums, strict=True)
-    return Outcome(angles, torch.stack([*rates, mean_magnitude(angles)]), torch.stack(events))
+    angles = _weigh(readout.synapse, messages).view(sequences, length).cumsum(1)
+    rates, counts = zip(*sums, strict=True)
+    return Outcome(angles, torch.stack([*rates, mean_magnitude(angles)]), torch.stack(counts))
 
 
 def refuse_unsupported(network: Network) -> None:
@@ -127,7 +135,7 @@ def refuse_unsupported(network: Network) -> None:
             raise NotImplementedError(f"kernels: block {position} has {feature}, which only lava-dl itself computes")
 
 
-def _unsupported_features(block: Module) -> Iterator[str]:
+def _unsupported_features(block: Any) -> Iterator[str]:
     if type(block) not in (sdnn.Input, sdnn.Conv, sdnn.Flatten, sdnn.Dense, sdnn.Output):
         yield f"type {type(block).__name__}"
         return
@@ -170,22 +178,14 @@ def _unsupported_features(block: Module) -> Iterator[str]:
 # What both versions share
 
 
-def weigh(synapse: Module, messages: Tensor) -> Tensor:
-    """The current that messages (N * T, ...) bring the neurons behind a synapse."""
-    weight = quantised_weight(synapse)
-    if messages.dim() == 2:
-        return F.linear(messages, weight.flatten(1))
-    return F.conv2d(messages, weight, None, *geometry(synapse))
-
-
-def quantised_weight(synapse: Module) -> Tensor:
+def quantised_weight(synapse: Any) -> Tensor:
     """Channels-last (out, in, height, width). Brings `synapse.weight` up to date, as export needs it."""
     for weight_norm in synapse._forward_pre_hooks.values():
         weight_norm(synapse, None)
     return synapse.pre_hook_fx(synapse.weight).squeeze(-1).contiguous(memory_format=torch.channels_last)
 
 
-def geometry(synapse: Module) -> tuple[Any, ...]:
+def geometry(synapse: Any) -> tuple[Any, ...]:
     """Stride, padding, dilation and groups for a convolution in the plane: lava-dl's are in space and time."""
     return synapse.stride[:2], synapse.padding[:2], synapse.dilation[:2], synapse.groups
 
@@ -195,7 +195,7 @@ def mean_magnitude(messages: Tensor) -> Tensor:
     return messages.abs().mean(dtype=torch.float64).float()
 
 
-def norm_mean(norm: Module, batch_mean: Callable[[], Tensor]) -> Tensor:
+def norm_mean(norm: Any, batch_mean: Callable[[], Tensor]) -> Tensor:
     """The mean that `MeanOnlyBatchNorm.forward` takes off, its running mean updated in training."""
     if not (norm.training and norm.update):
         return norm.running_mean
@@ -205,7 +205,7 @@ def norm_mean(norm: Module, batch_mean: Callable[[], Tensor]) -> Tensor:
     return mean
 
 
-def dropout_gain(neuron: Module, sequences: int, features: int) -> Tensor | None:
+def dropout_gain(neuron: Any, sequences: int, features: int) -> Tensor | None:
     """What dropout multiplies each neuron's messages by, (N, features), drawn as lava-dl draws it; None without it."""
     if neuron.drop is None or not neuron.drop.training:
         return None
@@ -215,14 +215,22 @@ def dropout_gain(neuron: Module, sequences: int, features: int) -> Tensor | None
 # The definition, in pure torch
 
 
-def _enter(entry: Module, synapse: Module, frames: Tensor) -> Fired:
+def _enter(entry: Any, synapse: Any, frames: Tensor) -> Fired:
     """The Input block and the first synapse: (N * T, ...) current, rate, events."""
     values = entry.pre_hook_fx(normalise(frames)).permute(0, 4, 1, 2, 3)
     events, rate, count = _send(values, entry.neuron.delta, None)
-    return weigh(synapse, events.contiguous(memory_format=torch.channels_last)), rate, count
+    return _weigh(synapse, events.contiguous(memory_format=torch.channels_last)), rate, count
 
 
-def _fire(neuron: Module, current: Tensor, length: int) -> Fired:
+def _weigh(synapse: Any, messages: Tensor, events: Tensor | None = None) -> Tensor:
+    """The current that messages (N * T, ...) bring to the neurons behind a synapse, whatever the number of events."""
+    weight = quantised_weight(synapse)
+    if messages.dim() == 2:
+        return F.linear(messages, weight.flatten(1))
+    return F.conv2d(messages, weight, None, *geometry(synapse))
+
+
+def _fire(neuron: Any, current: Tensor, length: int) -> Fired:
     """What sigma-delta neurons send on (N * T, ...) current: (N * T, ...) messages, rate, events."""
     dendrite = current.unflatten(0, (-1, length)).cumsum(1)
     if neuron.norm is not None:
@@ -233,7 +241,7 @@ def _fire(neuron: Module, current: Tensor, length: int) -> Fired:
     return _send(F.relu(dendrite), neuron.delta, gain)
 
 
-def _send(activations: Tensor, delta: Module, gain: Tensor | None) -> Fired:
+def _send(activations: Tensor, delta: Any, gain: Tensor | None) -> Fired:
     """The events of (N, T, ...) activations, as (N * T, ...) messages."""
     delta.clamp()
     messages = _DeltaUnit.apply(activations, delta.threshold, delta)
@@ -246,7 +254,7 @@ class _DeltaUnit(torch.autograd.Function):
     """lava-dl's `_DeltaUnit` and the quantisation of its output, time in dimension 1."""
 
     @staticmethod
-    def forward(ctx: Any, activations: Tensor, threshold: Tensor, delta: Module) -> Tensor:
+    def forward(ctx: Any, activations: Tensor, threshold: Tensor, delta: Any) -> Tensor:
         differences = _scan(activations.device.type)(activations, threshold)
         ctx.save_for_backward(differences, threshold)
         ctx.delta = delta
@@ -295,17 +303,18 @@ class Layer(ctypes.Structure):
     )
 
 
-def _describe(images: Tensor, delta: Module, length: int, has_dendrite: bool) -> Layer:
+def _describe(images: Tensor, delta: Any, length: int, has_dendrite: bool) -> Layer:
     frames, channels = images.shape[:2]
+    threads = torch.get_num_threads() if images.numel() > SMALL else 1
     delta.clamp()
     return Layer(
         frames // length, length, images.numel() // frames, channels,
         delta.threshold.item(), delta.tau_grad, delta.scale_grad, delta.scale,
-        has_dendrite, torch.get_num_threads(),
+        has_dendrite, threads,
     )  # fmt: skip
 
 
-def _enter_native(entry: Module, synapse: Module, frames: Tensor) -> Fired:
+def _enter_native(entry: Any, synapse: Any, frames: Tensor) -> Fired:
     table = entry.pre_hook_fx(normalise(torch.arange(256, dtype=torch.uint8).view(1, 1, 1, -1, 1))).flatten()
     sequences, length, height, width, channels = frames.shape
     values = _images(torch.empty(sequences * length, channels, height, width))
@@ -345,15 +354,18 @@ class _Enter(torch.autograd.Function):
             _at(current_sensitivity), _at(gradient), ctypes.c_int64(gradient.numel()), torch.get_num_threads()
         )
         threshold = through_synapse + through_rate * rate_gradient.item() / values.numel()
-        weight_gradient = _weight_gradient(gradient, events, weight, ctx.geometry)
+        _, weight_gradient = _convolution_gradients(gradient, events, weight, ctx.geometry, (False, True, False))
         return None, torch.tensor([threshold], dtype=torch.float32), weight_gradient, None, None
 
 
-def _weight_gradient(gradient: Tensor, images: Tensor, weight: Tensor, geometry: tuple[Any, ...]) -> Tensor:
+def _convolution_gradients(
+    gradient: Tensor, images: Tensor, weight: Tensor, geometry: tuple[Any, ...], wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor, Tensor]:
+    """Of the images and of the weight, as far as wanted."""
     stride, padding, dilation, groups = geometry
     return torch.ops.aten.convolution_backward(
-        gradient, images, weight, None, stride, padding, dilation, False, (0, 0), groups, (False, True, False)
-    )[1]
+        gradient, images, weight, None, stride, padding, dilation, False, (0, 0), groups, wanted
+    )[:2]
 
 
 class Convolution(ctypes.Structure):
@@ -368,11 +380,11 @@ class Convolution(ctypes.Structure):
     )
 
 
-def _weigh_native(synapse: Module, messages: Tensor, density: float) -> Tensor:
-    """`weigh`, skipping what is not an event where events are few."""
-    sparse = messages.dim() == 4 and density < SPARSE and synapse.out_channels <= 64
-    if not sparse or synapse.groups != 1 or synapse.dilation[:2] != (1, 1):
-        return weigh(synapse, messages)
+def _weigh_native(synapse: Any, messages: Tensor, events: Tensor) -> Tensor:
+    """`_weigh`, skipping what is not an event where events are few and the C++ source has the convolution."""
+    plain = synapse.groups == 1 and synapse.dilation[:2] == (1, 1) and synapse.out_channels <= MAX_OUTPUTS
+    if messages.dim() == 2 or not plain or events.item() > FEW * messages.numel():
+        return _weigh(synapse, messages)
     return _ConvolveEvents.apply(_images(messages), quantised_weight(synapse), geometry(synapse))
 
 
@@ -385,7 +397,8 @@ class _ConvolveEvents(torch.autograd.Function):
         outputs, _, *kernel = weight.shape
         stride, padding, *_ = geometry
         out = [
-            (size + 2 * p - k) // s + 1 for size, p, k, s in zip((height, width), padding, kernel, stride, strict=True)
+            (size + 2 * pad - reach) // step + 1
+            for size, pad, reach, step in zip((height, width), padding, kernel, stride, strict=True)
         ]
         layer = Convolution(
             number, height, width, inputs, *out, outputs, *kernel, *stride, *padding, torch.get_num_threads()
@@ -406,14 +419,11 @@ class _ConvolveEvents(torch.autograd.Function):
         packed = torch.empty(*kernel, inputs, outputs + -outputs % LANES)
         library().event_weight_gradient(ctypes.byref(ctx.layer), _at(images), _at(gradient), _at(packed))
         weight_gradient = packed[..., :outputs].permute(3, 2, 0, 1)
-        stride, padding, dilation, groups = ctx.geometry
-        image_gradient = torch.ops.aten.convolution_backward(
-            gradient, images, weight, None, stride, padding, dilation, False, (0, 0), groups, (True, False, False)
-        )[0]
+        image_gradient, _ = _convolution_gradients(gradient, images, weight, ctx.geometry, (True, False, False))
         return image_gradient, _images(weight_gradient), None
 
 
-def _fire_native(neuron: Module, current: Tensor, length: int) -> Fired:
+def _fire_native(neuron: Any, current: Tensor, length: int) -> Fired:
     gain = dropout_gain(neuron, len(current) // length, current.shape[1])
     return _Fire.apply(_images(current), neuron.delta.threshold, neuron, gain, length)
 
@@ -422,9 +432,7 @@ class _Fire(torch.autograd.Function):
     """`_fire` in one pass over memory each way."""
 
     @staticmethod
-    def forward(
-        ctx: Any, current: Tensor, threshold: Tensor, neuron: Module, gain: Tensor | None, length: int
-    ) -> Fired:
+    def forward(ctx: Any, current: Tensor, threshold: Tensor, neuron: Any, gain: Tensor | None, length: int) -> Fired:
         layer = _describe(current, neuron.delta, length, has_dendrite=True)
         mean, mean_passes = _quantised_mean(neuron, layer, current)
         messages, rate, count = _encode(layer, current, mean, gain)
@@ -447,8 +455,11 @@ class _Fire(torch.autograd.Function):
         return current_gradient, torch.tensor([threshold], dtype=torch.float32), None, None, None
 
 
-def _quantised_mean(neuron: Module, layer: Layer, current: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """What the norm takes off each channel, and 1.0 or 0.0 as its gradient passes the clamping; None: no norm, constant."""
+def _quantised_mean(neuron: Any, layer: Layer, current: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """What the norm takes off each channel, and 1.0 or 0.0 as its gradient passes the clamping or not.
+
+    None stands for no norm, and for a mean that is constant.
+    """
     norm = neuron.norm
     if norm is None:
         return None, None
@@ -497,7 +508,7 @@ def library() -> ctypes.CDLL:
     command = [compiler, *FLAGS]
     target = _output([*command, "-dM", "-E", "-x", "c++", os.devnull])  # names the compiler and the CPU's instructions
     key = hashlib.sha256("\n".join([*command, target, SOURCE.read_text()]).encode()).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pilotnet-sdnn"
+    cache = user_cache()
     binary = cache / f"kernels-{key[:16]}.so"
     if not binary.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -509,11 +520,12 @@ def library() -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(binary))
     for returns_number in (loaded.encode_gradients, loaded.sensitivities, loaded.inner_product):
         returns_number.restype = ctypes.c_double
+    loaded.keep_freed_memory()
     return loaded
 
 
 def _output(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{command[0]} fails: {done.stderr.strip()}")
+        raise RuntimeError(f"{command[0]} fails: {' '.join(done.stderr.split())}")
     return done.stdout

@@ -92,6 +92,11 @@ class Network(torch.nn.Module):
         """The blocks of layer-0 to layer-8: all but the one that only flattens."""
         return [block for block in self.blocks if hasattr(block, "neuron")]
 
+    def learned(self) -> list[torch.nn.Parameter]:
+        """What training changes. Neurons have a bias that lava-dl does not use; the readout sends no events."""
+        unused = [block.neuron.bias for block in self.layers] + [self.layers[-1].neuron.delta.threshold]
+        return [p for p in self.parameters() if not any(p is other for other in unused)]
+
     def messages(self, frames: Tensor) -> Iterator[Tensor]:
         """What each layer puts out in turn: the events of layer-0 to layer-7, the angle of layer-8.
 

@@ -21,6 +21,7 @@ from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import FRAMES, NETWORK, TRAINING_LOG
 from pilotnet_sdnn.progress import progress
 from pilotnet_sdnn.training import (
+    FlatRAdam,
     Statistics,
     Training,
     batches,
@@ -38,9 +39,6 @@ def main() -> None:
     params = load_params()
     torch.manual_seed(params.seed)
     torch.set_num_threads(params.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = kernels.choose(params.kernels, device)
-    forward = partial(kernels.run, kernels=chosen)
 
     # data: sequences of packed frames
     drive = read_frames(FRAMES)
@@ -50,7 +48,10 @@ def main() -> None:
         f"{drive.origin}: {len(split.train)} training and {len(split.test)} test sequences of {params.sequence} frames"
     )
 
-    # model and optimizer
+    # model, the way it is computed, and optimizer
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = kernels.choose(params.kernels, device)
+    forward = partial(kernels.run, kernels=chosen)
     network = Network(
         threshold=params.threshold,
         tau_grad=params.tau_grad,
@@ -58,7 +59,7 @@ def main() -> None:
         dropout=params.dropout,
         weight_scale=params.weight_scale,
     ).to(device)
-    optimizer = torch.optim.RAdam(network.parameters(), lr=params.lr, weight_decay=params.weight_decay)
+    optimizer = FlatRAdam(network.learned(), lr=params.lr, weight_decay=params.weight_decay)
     training = Training(network, optimizer)
 
     def penalty(rates: torch.Tensor) -> torch.Tensor:

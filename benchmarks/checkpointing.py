@@ -1,0 +1,60 @@
+"""What checkpointing costs: seconds for one checkpoint against those for one training step and one epoch.
+
+uv run python benchmarks/checkpointing.py, after `dvc repro resize`. Prints the share of the training time
+at the default of one checkpoint an epoch, on the drive at hand and on the tutorial's (284 steps an epoch).
+"""
+
+import statistics
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pilotnet_sdnn import kernels
+from pilotnet_sdnn.checkpoint import save_checkpoint
+from pilotnet_sdnn.frames import read_frames, sequences, split_sequences
+from pilotnet_sdnn.network import Network, event_rate_loss
+from pilotnet_sdnn.params import load_params
+from pilotnet_sdnn.paths import FRAMES
+from pilotnet_sdnn.training import FlatRAdam, Training, batches, train_epoch
+
+ROUNDS = 15
+STEPS = 8
+TUTORIAL_STEPS = 284
+
+
+def main() -> None:
+    params = load_params()
+    torch.set_num_threads(params.threads)
+    network = Network()
+    training = Training(network, FlatRAdam(network.learned(), params.lr, params.weight_decay))
+    forward = partial(kernels.run, kernels=kernels.choose(params.kernels, torch.device("cpu")))
+    drive = read_frames(FRAMES)
+    videos, angles = sequences(drive, params.sequence)
+    train = split_sequences(len(drive.angles), params.sequence, params.split).train
+
+    step_seconds, checkpoint_seconds = [], []
+    with tempfile.TemporaryDirectory(dir=FRAMES.parent) as folder:
+        for _ in range(ROUNDS):
+            data = batches(videos, angles, np.resize(train, STEPS * params.batch), params.batch, torch.device("cpu"))
+            start = time.perf_counter()
+            train_epoch(training, data, forward, lambda r: 0.01 * event_rate_loss(r, 0.01), lambda statistics: None)
+            step_seconds.append((time.perf_counter() - start) / STEPS)
+            training.best_weights = network.state_dict()
+            start = time.perf_counter()
+            save_checkpoint(Path(folder) / "run.pt", training.state_dict())
+            checkpoint_seconds.append(time.perf_counter() - start)
+
+    step, checkpoint = statistics.median(step_seconds), statistics.median(checkpoint_seconds)
+    print(f"training step {1000 * step:.1f} ms, checkpoint {1000 * checkpoint:.1f} ms (medians of {ROUNDS})")
+    for name, steps in ((drive.origin, -(-len(train) // params.batch)), ("the tutorial's drive", TUTORIAL_STEPS)):
+        print(
+            f"one checkpoint an epoch of {steps} steps, {name}: {checkpoint / (steps * step):.1%} of the training time"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""The fast path against lava-dl's own modules: the same bits forward, the same gradients to rounding."""
+
+import copy
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pilotnet_sdnn import kernels
+from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.lava import slayer
+from pilotnet_sdnn.network import Network, Outcome, event_rate_loss, normalise
+
+CPU = torch.device("cpu")
+KINDS = ("native", "torch")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small batches gain nothing from more threads, and on a busy machine threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def drive(sequences: int, length: int, seed: int = 0) -> Tensor:
+    """Frames as a camera sees them: a smooth scene that moves by some pixels a frame, with some noise."""
+    generator = torch.Generator().manual_seed(seed)
+    scene = F.interpolate(torch.rand(sequences, 3, 6, 20, generator=generator), size=(33, 200), mode="bicubic")
+    frames = torch.stack([scene[..., 2 * (t % 50) : 2 * (t % 50) + 100] for t in range(length)], 1)
+    frames = frames + 0.01 * torch.randn(frames.shape, generator=generator)
+    return frames.clamp(0, 1).mul(255).byte().permute(0, 1, 3, 4, 2).contiguous()
+
+
+def stock(network: Network, frames: Tensor) -> Outcome:
+    return network(normalise(frames))
+
+
+def train(network: Network, forward: Callable[[Network, Tensor], Outcome], iterations: int) -> list[float]:
+    """The losses of some training iterations, from fixed data and a fixed seed."""
+    torch.manual_seed(1)
+    optimizer = torch.optim.RAdam(network.parameters(), lr=0.003, weight_decay=1e-5)
+    losses = []
+    for iteration in range(iterations):
+        outcome = forward(network, drive(2, 5, seed=iteration))
+        loss = F.mse_loss(outcome.angles, torch.full((2, 5), 0.3)) + event_rate_loss(outcome.rates, 0.01)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def new_network(**parameters: float) -> Network:
+    torch.manual_seed(4205)
+    return Network(**parameters)
+
+
+@pytest.fixture(scope="module")
+def trained_state() -> dict[str, Tensor]:
+    network = new_network()
+    train(network, stock, 8)
+    return network.state_dict()
+
+
+class Pass(NamedTuple):
+    outcome: Outcome
+    loss: Tensor
+    gradients: dict[str, Tensor]
+    running_means: list[Tensor]
+
+
+def forward_and_backward(network: Network, outcome: Outcome) -> Pass:
+    target = torch.linspace(-1, 1, outcome.angles.numel()).view_as(outcome.angles).to(outcome.angles)
+    loss = F.mse_loss(outcome.angles, target) + 0.01 * event_rate_loss(outcome.rates, 0.01, "published")
+    network.zero_grad()
+    loss.backward()
+    gradients = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+    return Pass(outcome, loss, gradients, [m.clone() for n, m in network.named_buffers() if n.endswith("running_mean")])
+
+
+def assert_equals_stock(network: Network, frames: Tensor, kinds: Iterable[str] = KINDS) -> None:
+    """Outcome and loss are lava-dl's to the bit.
+
+    Gradients are within a relative norm of 2e-5 of what lava-dl computes in float64, or near it as lava-dl
+    is in float32. A threshold's is one sum of thousands of terms that nearly cancel: 2e-4, as lava-dl's own.
+    """
+
+    def passes(forward: Callable[[Network, Tensor], Outcome], precision: torch.dtype = torch.float32) -> Pass:
+        fresh = copy.deepcopy(network).to(precision)
+        torch.manual_seed(7)  # dropout
+        return forward_and_backward(fresh, forward(fresh, frames))
+
+    expected = passes(stock)
+    exact = passes(lambda fresh, frames: fresh(normalise(frames).double()), torch.float64)
+    for kind in kinds:
+        actual = passes(partial(kernels.run, kernels=kind))
+        for field in Outcome._fields:
+            assert torch.equal(getattr(actual.outcome, field), getattr(expected.outcome, field)), f"{kind}: {field}"
+        assert torch.equal(actual.loss, expected.loss), kind
+        assert actual.gradients.keys() == expected.gradients.keys(), kind
+        for name, gradient in exact.gradients.items():
+            rounding = (expected.gradients[name] - gradient).norm()
+            error = (actual.gradients[name] - gradient).norm()
+            tolerance = (2e-4 if name.endswith("threshold") else 2e-5) * gradient.norm()
+            assert error <= max(tolerance, 2 * rounding), f"{kind}: {name} {error / gradient.norm()}"
+        torch.testing.assert_close(actual.running_means, expected.running_means, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("weights", ["fresh", "trained"])
+@pytest.mark.parametrize(("sequences", "length"), [(1, 1), (3, 2), (2, 16), (1, 33)])
+def test_equals_lava_dl(mode: str, weights: str, sequences: int, length: int, trained_state: dict[str, Tensor]) -> None:
+    network = new_network()
+    if weights == "trained":
+        network.load_state_dict(trained_state)
+    network.train(mode == "train")
+    assert_equals_stock(network, drive(sequences, length))
+
+
+def test_equals_lava_dl_with_other_parameters() -> None:
+    network = new_network(threshold=0.3, tau_grad=0.9, scale_grad=1.7, dropout=0.35, weight_scale=3.0)
+    assert_equals_stock(network, drive(3, 7))
+
+
+def test_equals_lava_dl_without_norms() -> None:
+    network = new_network()
+    blocks: list[Any] = list(network.blocks)
+    for block in blocks:
+        if hasattr(block, "synapse"):
+            block.neuron.norm = None
+            block.synapse.disable_weight_norm()
+    assert_equals_stock(network, drive(2, 6))
+
+
+def test_equals_lava_dl_where_the_batch_mean_is_clamped() -> None:
+    """Beyond +-4 the quantised mean is constant and passes no gradient."""
+    network, frames = new_network(), drive(2, 6)
+    block: Any = network.blocks[4]
+    with torch.no_grad():
+        block.synapse.weight_g.mul_(20)
+    assert_equals_stock(network, frames)
+    kernels.run(network, frames, "torch")
+    norm = block.neuron.norm
+    assert (norm.running_mean / norm.momentum).abs().max() > 4
+
+
+def test_frozen_parameters_get_no_gradient() -> None:
+    network = new_network()
+    network.get_parameter("blocks.0.neuron.delta.threshold").requires_grad_(False)
+    network.get_submodule("blocks.2.synapse").requires_grad_(False)
+    assert_equals_stock(network, drive(2, 4))
+
+
+def test_training_has_the_loss_log_of_lava_dl() -> None:
+    expected = train(new_network(), stock, 50)
+    assert len(set(expected)) == 50
+    for kind in KINDS:
+        losses = train(new_network(), partial(kernels.run, kernels=kind), 50)
+        assert losses == expected, kind
+
+
+def test_evaluates_without_gradients(trained_state: dict[str, Tensor]) -> None:
+    network = new_network()
+    network.load_state_dict(trained_state)
+    network.eval()
+    frames = drive(5, 16)
+    with torch.no_grad():
+        expected = stock(network, frames)
+        for kind in KINDS:
+            assert all(torch.equal(*pair) for pair in zip(kernels.run(network, frames, kind), expected, strict=True))
+
+
+def test_native_outcome_does_not_depend_on_the_number_of_threads() -> None:
+    network, frames = new_network().eval(), drive(3, 8)
+    alone = kernels.run(network, frames, "native")
+    torch.set_num_threads(2)
+    together = kernels.run(network, frames, "native")
+    torch.set_num_threads(1)
+    assert all(torch.equal(*pair) for pair in zip(alone, together, strict=True))
+
+
+def _set(path: str, value: object) -> Callable[[Network], None]:
+    def change(network: Network) -> None:
+        owner, name = path.rsplit(".", 1)
+        setattr(network.get_submodule(owner), name, value)
+
+    return change
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("change", "feature"),
+    [
+        (_set("blocks.1.neuron.delta.cum_error", True), "cum_error"),
+        (_set("blocks.2.neuron.persistent_state", True), "persistent_state"),
+        (_set("blocks.2.neuron.shared_param", False), "thresholds that are not shared"),
+        (_set("blocks.3.neuron.activation", torch.tanh), "activation"),
+        (_set("blocks.3.neuron.norm", slayer.neuron.norm.WgtScaleBatchNorm()), "norm WgtScaleBatchNorm"),
+        (_set("blocks.6.neuron.drop", torch.nn.Dropout()), "dropout Dropout"),
+        (_set("blocks.7.neuron.bias_is_set", True), "bias"),
+        (_set("blocks.7.delay_shift", True), "delay"),
+        (_set("blocks.8.synapse.pre_hook_fx", None), "pre_hook_fx"),
+        (_set("blocks.0.weight", torch.nn.Parameter(torch.ones(1))), "affine"),
+        (_set("blocks.9.count_log", True), "count_log"),
+        (lambda network: network.blocks.insert(1, slayer.block.sigma_delta.Flatten()), "Input, Conv"),
+    ],
+)
+def test_refuses_by_name_what_it_does_not_compute(kind: str, change: Callable[[Network], None], feature: str) -> None:
+    network = new_network()
+    change(network)
+    with pytest.raises(NotImplementedError, match=feature):
+        kernels.run(network, drive(1, 2), kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_refuses_frames_that_are_not_bytes(kind: str) -> None:
+    with pytest.raises(TypeError, match="uint8"):
+        kernels.run(new_network(), drive(1, 2).float(), kind)
+
+
+def test_chooses_native_where_there_is_a_compiler(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert kernels.choose("auto", CPU) == "native"
+    assert "native" in caplog.text
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    kernels.library.cache_clear()
+
+
+def test_chooses_torch_without_a_compiler_and_says_so(no_compiler: None, caplog: pytest.LogCaptureFixture) -> None:
+    assert kernels.choose("auto", CPU) == "torch"
+    assert "no C++ compiler" in caplog.text
+
+
+def test_native_without_a_compiler_is_an_error(no_compiler: None) -> None:
+    with pytest.raises(UserError, match=r"kernels: native is not possible here: there is no C\+\+ compiler"):
+        kernels.choose("native", CPU)
+
+
+def test_native_on_a_gpu_is_an_error() -> None:
+    with pytest.raises(UserError, match="cuda"):
+        kernels.choose("native", torch.device("cuda"))
+
+
+def test_torch_when_asked_for() -> None:
+    assert kernels.choose("torch", CPU) == "torch"
+
+
+def test_a_failing_compiler_is_reported(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("CXX", "false")
+    kernels.library.cache_clear()
+    assert kernels.choose("auto", CPU) == "torch"
+    assert "false fails" in caplog.text
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_torch_kernels_on_a_gpu_equal_lava_dl(mode: str, trained_state: dict[str, Tensor]) -> None:
+    torch.backends.cudnn.allow_tf32 = False
+    network = new_network(dropout=0.0)
+    network.load_state_dict(trained_state)
+    network.train(mode == "train")
+    assert_equals_stock(network.to("cuda"), drive(3, 16).to("cuda"), ["torch"])
