@@ -4,7 +4,7 @@ import hashlib
 import threading
 import zipfile
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -98,6 +98,31 @@ def test_what_was_downloaded_once_is_not_downloaded_again(tiny_drive, served, ou
     out.unlink()
     fetch(f"{address}/drive.zip", out)
     assert out.read_bytes() == tiny_drive.read_bytes()
+
+
+def test_download_that_was_cut_off_is_continued(tiny_drive, out):
+    content, asked = tiny_drive.read_bytes(), []
+
+    class Server(BaseHTTPRequestHandler):
+        """Sends the file from where it is asked for; the first time only half of it."""
+
+        def do_GET(self):
+            asked.append(self.headers.get("Range"))
+            start = int(asked[-1].removeprefix("bytes=").removesuffix("-")) if asked[-1] else 0
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(content) - start))
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            self.end_headers()
+            self.wfile.write(content[start:] if start else content[: len(content) // 2])
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/drive.zip"
+        refused(url, out, "download failed", "run again to continue it")
+        fetch(url, out)
+        server.shutdown()
+    assert out.read_bytes() == content
+    assert asked[-1] is not None  # not from the beginning
 
 
 def test_url_that_is_not_there_or_no_zip(served, out):
