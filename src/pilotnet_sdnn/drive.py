@@ -75,8 +75,8 @@ def open_drive(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `dvc repro download` makes it") from None
-    except (zipfile.BadZipFile, IsADirectoryError) as error:
-        raise UserError(f"{path}: not a readable zip file ({error}); download it again") from None
+    except (zipfile.BadZipFile, IsADirectoryError):
+        raise UserError(f"{path}: not a readable zip file; get it again") from None
 
 
 def read_labels(drive: zipfile.ZipFile) -> list[Label]:
@@ -123,8 +123,8 @@ def decode_frame(data: bytes, where: str) -> Image.Image:
     """
     try:
         return Image.open(io.BytesIO(data)).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{where}: not a readable image ({error}); mend the frame or remove its label") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        raise UserError(f"{where}: not a readable image; mend the frame or remove its label") from None
 
 
 def resize(image: Image.Image) -> np.ndarray:

@@ -68,7 +68,7 @@ def _synthetic(frames: int, seed: int) -> Iterator[tuple[str, bytes, float]]:
 
 def _local(source: str) -> Path:
     """The path a source names; a relative one is relative to the repository."""
-    path = repository() / Path(source).expanduser()
+    path = (repository() / Path(source).expanduser()).resolve()
     if not path.exists():
         raise UserError(
             f"params.yaml: source: {source!r} is neither synthetic, pilotnet, a URL nor an existing file or folder "
