@@ -152,7 +152,8 @@ def train_epoch(
         if not math.isfinite(loss.item()):
             raise UserError(
                 f"training diverged: the loss is {loss.item()} at epoch {training.epoch + 1}, "
-                f"step {training.step + 1}; try a lower `lr`"
+                f"step {training.step + 1}; the last good checkpoint, after epoch {training.epoch}, is kept in "
+                f"models/checkpoints; try a lower `lr`"
             )
         training.optimizer.zero_grad()
         loss.backward()
