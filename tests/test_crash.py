@@ -45,6 +45,13 @@ def kill_once(clone: Clone, instants: random.Random) -> bool:
     return in_time
 
 
+def kill_after_first_epoch(clone: Clone) -> None:
+    process = clone.start(*TRAIN)
+    wait_for(process, "epoch   1")
+    process.kill()
+    process.communicate()
+
+
 def kill_and_compare(clone: Clone, undisturbed: Clone, kills: int) -> None:
     instants = random.Random(kills)
     hits = sum(kill_once(clone, instants) for _ in range(kills))
@@ -93,10 +100,7 @@ def test_second_trainer_of_the_same_run_is_refused(clone):
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"hello"])
 def test_damaged_checkpoint_is_reported_and_ignored(tiny_pipeline, clone, damage):
-    process = clone.start(*TRAIN)
-    wait_for(process, "epoch   1")
-    process.kill()
-    process.communicate()
+    kill_after_first_epoch(clone)
     (checkpoint,) = [path for path in checkpoints(clone) if path.suffix == ".pt"]
     checkpoint.write_bytes(damage(checkpoint.read_bytes()))
     assert "ignored, it is damaged" in clone.run(*TRAIN)
@@ -104,10 +108,7 @@ def test_damaged_checkpoint_is_reported_and_ignored(tiny_pipeline, clone, damage
 
 
 def test_changed_experiment_does_not_go_on_from_another_ones_checkpoint(clone):
-    process = clone.start(*TRAIN)
-    wait_for(process, "epoch   1")
-    process.kill()
-    process.communicate()
+    kill_after_first_epoch(clone)
     clone.set(lam=0.5, epochs=1)
     assert "going on" not in clone.run(*TRAIN)
 
