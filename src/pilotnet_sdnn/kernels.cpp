@@ -22,7 +22,11 @@
 
 namespace {
 
+#ifdef __AVX512F__
+constexpr int64_t kLanes = 16;
+#else
 constexpr int64_t kLanes = 8;
+#endif
 typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias));
 
 constexpr int64_t kBlock = 256;  // neurons: with fewer the memory waits, with more the state leaves L1
@@ -115,7 +119,7 @@ Sums encode_block(const Layer layer, const float* __restrict current, const floa
 }
 
 // Returns the gradient of the threshold. Writes that of the activations, and its sum over time.
-double activation_gradients(const Layer layer, const float* __restrict current, const float* bias, const float* gain,
+double block_activation_gradients(const Layer layer, const float* __restrict current, const float* bias, const float* gain,
                             const float* message_gradient, float slope, int64_t count,
                             float* __restrict activation_gradient, float* __restrict total) {
     const Surrogate surrogate(layer);
@@ -147,7 +151,7 @@ double activation_gradients(const Layer layer, const float* __restrict current, 
 
 // In place, from the gradient of the activations that of the current: what it does to this frame and all later ones,
 // less the share in it of the batch mean, which it moves once for every frame that it counts in.
-void current_gradients(const Layer layer, const float* share, int64_t count, float* __restrict gradient) {
+void block_current_gradients(const Layer layer, const float* share, int64_t count, float* __restrict gradient) {
     float later[kBlock] = {};
     for (int64_t t = layer.frames - 1; t >= 0; t--) {
         float* g = gradient + t * layer.neurons;
@@ -211,46 +215,61 @@ std::vector<float> per_neuron(const Layer& layer, const float* per_channel) {
 
 const std::vector<float> kOnes(kBlock, 1.0f);
 
-// A convolution of images [image][y][x][channel] by weights [y][x][input][output], outputs padded to whole Lanes.
+// A convolution of images [image][y][x][channel] by weights [y][x][input][output].
 struct Convolution {
     int64_t images, height, width, inputs;
     int64_t out_height, out_width, outputs;
     int64_t kernel_height, kernel_width, stride_y, stride_x, padding_y, padding_x;
     int32_t threads;
 
-    int64_t padded_outputs() const { return (outputs + kLanes - 1) / kLanes * kLanes; }
-    int64_t weights() const { return kernel_height * kernel_width * inputs * padded_outputs(); }
+    int64_t kernel_size() const { return kernel_height * kernel_width; }
     int64_t image_size() const { return height * width * inputs; }
     int64_t out_image_size() const { return out_height * out_width * outputs; }
 };
+
+int64_t padded(int64_t channels) { return (channels + kLanes - 1) / kLanes * kLanes; }
+
+// Rows of channels, each padded with zeros to whole Lanes.
+std::vector<float> pad_rows(const float* values, int64_t rows, int64_t channels) {
+    std::vector<float> wide(rows * padded(channels), 0.0f);
+    for (int64_t row = 0; row < rows; row++)
+        std::copy_n(values + row * channels, channels, &wide[row * padded(channels)]);
+    return wide;
+}
 
 // The events of one image, row by row.
 struct Events {
     std::vector<int32_t> start;  // of each pixel's events
     std::vector<int32_t> place;  // within the row, x * inputs + channel
     std::vector<float> value;
+    std::vector<uint8_t> is_event;
 
     void gather(const Convolution& layer, const float* image) {
+        const int64_t size = layer.image_size();
         start.resize(layer.height * layer.width + 1);
-        place.resize(layer.image_size() + 1);
-        value.resize(layer.image_size() + 1);
-        int32_t* __restrict places = place.data();
-        float* __restrict values = value.data();
-        const int32_t inputs = static_cast<int32_t>(layer.inputs);
+        place.resize(size);
+        value.resize(size);
+        is_event.resize(size + 8);
+        uint8_t* __restrict flags = is_event.data();
+        for (int64_t i = 0; i < size; i++) flags[i] = image[i] != 0.0f;
         int32_t count = 0;
         for (int64_t pixel = 0; pixel < layer.height * layer.width; pixel++) {
-            const float* channels = image + pixel * layer.inputs;
-            const int32_t first = static_cast<int32_t>(pixel % layer.width * layer.inputs);
             start[pixel] = count;
-            for (int32_t i = 0; i < inputs; i++) {  // without a branch: it could not be predicted
-                uint32_t bits;
-                std::memcpy(&bits, channels + i, sizeof bits);
-                places[count] = first + i;
-                values[count] = channels[i];
-                count += (bits << 1) != 0;
-            }
+            for (int64_t i = 0; i < layer.inputs; i += 8)  // most often all eight are silent
+                for (uint64_t word = eight_flags(flags + pixel * layer.inputs + i, layer.inputs - i); word; word &= word - 1) {
+                    const int64_t channel = i + __builtin_ctzll(word) / 8;
+                    place[count] = static_cast<int32_t>(pixel % layer.width * layer.inputs + channel);
+                    value[count++] = image[pixel * layer.inputs + channel];
+                }
         }
         start.back() = count;
+    }
+
+    // The flags as the bytes of a word, the first one lowest: every processor that this runs on is little-endian.
+    static uint64_t eight_flags(const uint8_t* flags, int64_t valid) {
+        uint64_t word;
+        std::memcpy(&word, flags, sizeof word);
+        return valid < 8 ? word & ((uint64_t{1} << 8 * valid) - 1) : word;
     }
 };
 
@@ -263,7 +282,8 @@ inline Range events_met(const Convolution& layer, const Events& events, int64_t 
     const int64_t row = y * layer.stride_y - layer.padding_y + ky, left = x * layer.stride_x - layer.padding_x;
     if (row < 0 || row >= layer.height) return {0, 0};
     const int32_t* start = &events.start[row * layer.width];
-    return {start[std::max<int64_t>(left, 0)], start[std::min(left + layer.kernel_width, layer.width)]};
+    return {start[std::clamp<int64_t>(left, 0, layer.width)],
+            start[std::clamp<int64_t>(left + layer.kernel_width, 0, layer.width)]};
 }
 
 // Offset, in a row ky of the weights, of those that an event at place 0 of the image's row meets at output x.
@@ -271,23 +291,32 @@ inline int64_t weights_met(const Convolution& layer, int64_t x, int64_t ky) {
     return (ky * layer.kernel_width - (x * layer.stride_x - layer.padding_x)) * layer.inputs;
 }
 
+// Where in memory the outputs of a convolution lie: at first + y * row + x * pixel.
+struct Grid {
+    int64_t first, row, pixel;
+};
+
+// Add what events bring to the outputs. weights: rows of outputs padded to whole Lanes. Row by row of the kernel,
+// so that its weights stay in L1.
 template <int kVectors>
-void convolve_image(const Convolution& layer, const Events& events, const float* weights, float* out) {
+void add_convolution(const Convolution& layer, const Events& events, const float* weights, const Grid& grid, float* out) {
     const int32_t* places = events.place.data();
     const float* values = events.value.data();
-    for (int64_t y = 0; y < layer.out_height; y++)
-        for (int64_t x = 0; x < layer.out_width; x++, out += layer.outputs) {
-            Lanes sum[kVectors] = {};
-            for (int64_t ky = 0; ky < layer.kernel_height; ky++) {
+    for (int64_t ky = 0; ky < layer.kernel_height; ky++)
+        for (int64_t y = 0; y < layer.out_height; y++)
+            for (int64_t x = 0; x < layer.out_width; x++) {
                 const Range met = events_met(layer, events, y, x, ky);
+                if (met.begin >= met.end) continue;
                 const int64_t origin = weights_met(layer, x, ky);
+                float* target = out + grid.first + y * grid.row + x * grid.pixel;
+                Lanes sum[kVectors] = {};
+                std::memcpy(sum, target, layer.outputs * sizeof(float));
                 for (int64_t j = met.begin; j < met.end; j++) {
                     const Lanes* w = reinterpret_cast<const Lanes*>(weights) + (origin + places[j]) * kVectors;
                     for (int v = 0; v < kVectors; v++) sum[v] += values[j] * w[v];
                 }
+                std::memcpy(target, sum, layer.outputs * sizeof(float));
             }
-            std::memcpy(out, sum, layer.outputs * sizeof(float));
-        }
 }
 
 template <int kVectors>
@@ -298,22 +327,81 @@ void add_weight_gradient(const Convolution& layer, const Events& events, const f
         const float* g = gradient;
         for (int64_t y = 0; y < layer.out_height; y++)
             for (int64_t x = 0; x < layer.out_width; x++, g += layer.outputs) {
-                Lanes padded[kVectors] = {};
-                std::memcpy(padded, g, layer.outputs * sizeof(float));
+                Lanes wide[kVectors] = {};
+                std::memcpy(wide, g, layer.outputs * sizeof(float));
                 const Range met = events_met(layer, events, y, x, ky);
                 const int64_t origin = weights_met(layer, x, ky);
                 for (int64_t j = met.begin; j < met.end; j++) {
                     Lanes* w = reinterpret_cast<Lanes*>(weight_gradient) + (origin + places[j]) * kVectors;
-                    for (int v = 0; v < kVectors; v++) w[v] += values[j] * padded[v];
+                    for (int v = 0; v < kVectors; v++) w[v] += values[j] * wide[v];
                 }
             }
     }
 }
 
-// Call f<number of vectors>() for the layer's outputs.
+// The adjoint of a convolution, which takes gradients from its outputs to its image, is a plain convolution with stride
+// 1 and a turned kernel for all pixels of the image that lie alike in the grid of strides: one part of it.
+struct AdjointPart {
+    Convolution layer;
+    Grid grid;
+    std::vector<float> weights;
+};
+
+struct Axis {
+    int64_t kernel, first, pixels, padding;
+
+    // Along one axis, for the pixels whose padded place leaves the remainder `phase` when divided by the stride.
+    Axis(int64_t size, int64_t kernel_size, int64_t stride, int64_t pad, int64_t phase) {
+        kernel = phase < kernel_size ? (kernel_size - phase - 1) / stride + 1 : 0;
+        const int64_t outputs_before = pad > phase ? (pad - phase - 1) / stride + 1 : 0;
+        first = outputs_before * stride + phase - pad;
+        pixels = first < size ? (size - first - 1) / stride + 1 : 0;
+        padding = kernel - 1 - outputs_before;
+    }
+};
+
+// weights: [y][x][output][input].
+std::vector<AdjointPart> adjoint(const Convolution& layer, const float* weights) {
+    std::vector<AdjointPart> parts;
+    const std::vector<float> wide = pad_rows(weights, layer.kernel_size() * layer.outputs, layer.inputs);
+    const int64_t tap = layer.outputs * padded(layer.inputs);
+    for (int64_t py = 0; py < layer.stride_y; py++)
+        for (int64_t px = 0; px < layer.stride_x; px++) {
+            const Axis y(layer.height, layer.kernel_height, layer.stride_y, layer.padding_y, py);
+            const Axis x(layer.width, layer.kernel_width, layer.stride_x, layer.padding_x, px);
+            AdjointPart part;
+            part.layer = {layer.images, layer.out_height, layer.out_width, layer.outputs, y.pixels, x.pixels, layer.inputs,
+                          y.kernel, x.kernel, 1, 1, y.padding, x.padding, layer.threads};
+            part.grid = {(y.first * layer.width + x.first) * layer.inputs,
+                         layer.stride_y * layer.width * layer.inputs, layer.stride_x * layer.inputs};
+            for (int64_t ky = y.kernel - 1; ky >= 0; ky--)
+                for (int64_t kx = x.kernel - 1; kx >= 0; kx--) {
+                    const int64_t row = py + ky * layer.stride_y, column = px + kx * layer.stride_x;
+                    const float* from = &wide[(row * layer.kernel_width + column) * tap];
+                    part.weights.insert(part.weights.end(), from, from + tap);
+                }
+            parts.push_back(std::move(part));
+        }
+    return parts;
+}
+
+// The outputs of a convolution as the image of its adjoint.
+Convolution turned(const Convolution& layer) {
+    Convolution outputs = layer;
+    outputs.height = layer.out_height, outputs.width = layer.out_width, outputs.inputs = layer.outputs;
+    return outputs;
+}
+
+template <int kVectors>
+void add_adjoint(const std::vector<AdjointPart>& parts, const Events& events, float* image) {
+    for (const AdjointPart& part : parts)
+        add_convolution<kVectors>(part.layer, events, part.weights.data(), part.grid, image);
+}
+
+// Call f<number of vectors>() for so many channels.
 template <typename F>
-void with_vectors(const Convolution& layer, F f) {
-    switch (layer.padded_outputs() / kLanes) {
+void with_vectors(int64_t channels, F f) {
+    switch (padded(channels) / kLanes) {
         case 1: return f(std::integral_constant<int, 1>());
         case 2: return f(std::integral_constant<int, 2>());
         case 3: return f(std::integral_constant<int, 3>());
@@ -375,29 +463,34 @@ void encode(const Layer* layer, const float* current, const float* mean, const f
     for (const Sums& part : parts) sums[0] += part.magnitude, sums[1] += part.events;
 }
 
-// Gradient of the threshold (returned) and of the current. slope: that of the messages' magnitudes.
-// mean_passes: per channel, how much of the mean's gradient its quantisation lets through (0 or 1); null: mean is constant.
-double encode_gradients(const Layer* layer, const float* current, const float* mean, const float* mean_passes,
-                        const float* gain, const float* message_gradient, float slope, float* current_gradient) {
+// Gradient of the threshold (returned), of the activations, and of each channel's mean, for every frame that it counts in.
+// slope: gradient of the messages' magnitudes. mean_passes: per channel, how much of the mean's gradient its
+// quantisation lets through (0 or 1); null: mean is constant.
+double activation_gradients(const Layer* layer, const float* current, const float* mean, const float* mean_passes,
+                            const float* gain, const float* message_gradient, float slope, float* gradient, float* shares) {
     const std::vector<float> bias = per_neuron(*layer, mean);
     std::vector<double> parts(block_count(*layer));
     std::vector<float> sums(layer->sequences * layer->neurons);
     for_each_block(*layer, [&](int64_t n, int64_t first, int64_t count, int64_t u) {
         const int64_t offset = n * layer->frames * layer->neurons + first;
         const float* block_gain = gain ? gain + n * layer->neurons + first : kOnes.data();
-        parts[u] = activation_gradients(*layer, current + offset, &bias[first], block_gain, message_gradient + offset,
-                                        slope, count, current_gradient + offset, &sums[n * layer->neurons + first]);
+        parts[u] = block_activation_gradients(*layer, current + offset, &bias[first], block_gain, message_gradient + offset,
+                                              slope, count, gradient + offset, &sums[n * layer->neurons + first]);
     });
-    std::vector<float> shares(layer->channels, 0.0f);
+    std::fill_n(shares, layer->channels, 0.0f);
     if (mean_passes) {
-        channel_means(*layer, sums, shares.data());
+        channel_means(*layer, sums, shares);
         for (int64_t c = 0; c < layer->channels; c++) shares[c] *= mean_passes[c];
     }
-    const std::vector<float> share = per_neuron(*layer, shares.data());
-    for_each_block(*layer, [&](int64_t n, int64_t first, int64_t count, int64_t) {
-        current_gradients(*layer, &share[first], count, current_gradient + n * layer->frames * layer->neurons + first);
-    });
     return std::accumulate(parts.begin(), parts.end(), 0.0);
+}
+
+// In place, from the gradient of the activations that of the current.
+void current_gradients(const Layer* layer, const float* shares, float* gradient) {
+    const std::vector<float> share = per_neuron(*layer, shares);
+    for_each_block(*layer, [&](int64_t n, int64_t first, int64_t count, int64_t) {
+        block_current_gradients(*layer, &share[first], count, gradient + n * layer->frames * layer->neurons + first);
+    });
 }
 
 // Of a layer without a dendrite: how each event depends on the threshold; returns how the sum of magnitudes does.
@@ -422,24 +515,58 @@ double inner_product(const float* a, const float* b, int64_t count, int32_t thre
     return std::accumulate(parts.begin(), parts.end(), 0.0);
 }
 
+// weights: [y][x][input][output].
 void convolve_events(const Convolution* layer, const float* images, const float* weights, float* out) {
-    with_vectors(*layer, [&](auto vectors) {
+    const std::vector<float> wide = pad_rows(weights, layer->kernel_size() * layer->inputs, layer->outputs);
+    const Grid grid = {0, layer->out_width * layer->outputs, layer->outputs};
+    with_vectors(layer->outputs, [&](auto vectors) {
         #pragma omp parallel num_threads(layer->threads)
         {
             Events events;
             #pragma omp for schedule(static)
             for (int64_t n = 0; n < layer->images; n++) {
+                float* current = out + n * layer->out_image_size();
                 events.gather(*layer, images + n * layer->image_size());
-                convolve_image<vectors>(*layer, events, weights, out + n * layer->out_image_size());
+                std::fill_n(current, layer->out_image_size(), 0.0f);
+                add_convolution<vectors>(*layer, events, wide.data(), grid, current);
             }
         }
     });
 }
 
+// Gradient of the events, from that of the activations behind the synapse. It is the adjoint of the gradient of the
+// current, which is dense: in each frame that of all later frames, plus what the activations of this frame add, less
+// the share of the mean. The adjoint is linear, so it is taken of what is added, which is zero where neurons rest.
+// weights: [y][x][output][input].
+void event_gradients(const Convolution* layer, int64_t frames, const float* activation_gradient, const float* shares,
+                     const float* weights, float* gradient) {
+    const std::vector<AdjointPart> parts = adjoint(*layer, weights);
+    const Convolution outputs = turned(*layer);
+    const int64_t size = layer->image_size();
+    with_vectors(layer->inputs, [&](auto vectors) {
+        std::vector<float> everywhere(layer->out_image_size()), of_means(size, 0.0f);
+        for (size_t i = 0; i < everywhere.size(); i++) everywhere[i] = shares[i % layer->outputs];
+        Events events;
+        events.gather(outputs, everywhere.data());
+        add_adjoint<vectors>(parts, events, of_means.data());
+        #pragma omp parallel for num_threads(layer->threads) schedule(static) firstprivate(events)
+        for (int64_t sequence = 0; sequence < layer->images / frames; sequence++)
+            for (int64_t t = frames - 1; t >= 0; t--) {
+                const int64_t n = sequence * frames + t;
+                float* image = gradient + n * size;
+                for (int64_t i = 0; i < size; i++) image[i] = (t < frames - 1 ? image[size + i] : 0.0f) - of_means[i];
+                events.gather(outputs, activation_gradient + n * layer->out_image_size());
+                add_adjoint<vectors>(parts, events, image);
+            }
+    });
+}
+
+// Gradient of the weights, [y][x][input][output].
 void event_weight_gradient(const Convolution* layer, const float* images, const float* gradient, float* weight_gradient) {
-    const int64_t parts = std::min<int64_t>(layer->images, 16), weights = layer->weights();
-    std::vector<float> partial(parts * weights, 0.0f);
-    with_vectors(*layer, [&](auto vectors) {
+    const int64_t parts = std::min<int64_t>(layer->images, 16), rows = layer->kernel_size() * layer->inputs;
+    const int64_t width = padded(layer->outputs);
+    std::vector<float> partial(parts * rows * width, 0.0f);
+    with_vectors(layer->outputs, [&](auto vectors) {
         #pragma omp parallel num_threads(layer->threads)
         {
             Events events;
@@ -448,15 +575,16 @@ void event_weight_gradient(const Convolution* layer, const float* images, const 
                 for (int64_t n = part * layer->images / parts; n < (part + 1) * layer->images / parts; n++) {
                     events.gather(*layer, images + n * layer->image_size());
                     add_weight_gradient<vectors>(*layer, events, gradient + n * layer->out_image_size(),
-                                                 &partial[part * weights]);
+                                                 &partial[part * rows * width]);
                 }
         }
     });
-    for (int64_t i = 0; i < weights; i++) {
-        double sum = 0;
-        for (int64_t part = 0; part < parts; part++) sum += partial[part * weights + i];
-        weight_gradient[i] = static_cast<float>(sum);
-    }
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t c = 0; c < layer->outputs; c++) {
+            double sum = 0;
+            for (int64_t part = 0; part < parts; part++) sum += partial[(part * rows + row) * width + c];
+            weight_gradient[row * layer->outputs + c] = static_cast<float>(sum);
+        }
 }
 
 }  // extern "C"

@@ -57,8 +57,7 @@ FLAGS = [
     *(["-Xclang", "-fopenmp", "-undefined", "dynamic_lookup"] if platform.system() == "Darwin" else ["-fopenmp"]),
 ]  # fmt: skip
 
-LANES = 8  # outputs that the C++ convolution computes together,
-MAX_OUTPUTS = 64  # and how many at most
+MAX_CHANNELS = 64  # that the C++ convolutions take, on either side
 SMALL = 1 << 15  # messages of a layer that one thread has done before another one has woken up
 FEW = 0.2  # share of events in all messages below which skipping the others pays
 
@@ -106,7 +105,7 @@ def run(network: Network, frames: Tensor, kernels: str) -> Outcome:
     if frames.dtype != torch.uint8:
         raise TypeError(f"kernels: frames are uint8, not {frames.dtype}")
     native = kernels == "native"
-    enter, weigh, fire = (_enter_native, _weigh_native, _fire_native) if native else (_enter, _weigh, _fire)
+    enter, fire, respond = (_enter_native, _fire_native, _respond_native) if native else (_enter, _fire, _respond)
     sequences, length = frames.shape[:2]
     entry, first, *others, readout = network.blocks
     current, *sent = enter(entry, first.synapse, frames)
@@ -118,7 +117,7 @@ def run(network: Network, frames: Tensor, kernels: str) -> Outcome:
             messages = messages.flatten(1)
         else:
             _, events = sent
-            messages, *sent = fire(block.neuron, weigh(block.synapse, messages, events), length)
+            messages, *sent = respond(block, messages, events, length)
             sums.append(sent)
     angles = _weigh(readout.synapse, messages).view(sequences, length).cumsum(1)
     rates, counts = zip(*sums, strict=True)
@@ -222,8 +221,13 @@ def _enter(entry: Any, synapse: Any, frames: Tensor) -> Fired:
     return _weigh(synapse, events.contiguous(memory_format=torch.channels_last)), rate, count
 
 
-def _weigh(synapse: Any, messages: Tensor, events: Tensor | None = None) -> Tensor:
-    """The current that messages (N * T, ...) bring to the neurons behind a synapse, whatever the number of events."""
+def _respond(block: Any, messages: Tensor, events: Tensor, length: int) -> Fired:
+    """A synapse and the neurons behind it, whatever the number of events."""
+    return _fire(block.neuron, _weigh(block.synapse, messages), length)
+
+
+def _weigh(synapse: Any, messages: Tensor) -> Tensor:
+    """The current that messages (N * T, ...) bring to the neurons behind a synapse."""
     weight = quantised_weight(synapse)
     if messages.dim() == 2:
         return F.linear(messages, weight.flatten(1))
@@ -317,7 +321,7 @@ def _describe(images: Tensor, delta: Any, length: int, has_dendrite: bool) -> La
 def _enter_native(entry: Any, synapse: Any, frames: Tensor) -> Fired:
     table = entry.pre_hook_fx(normalise(torch.arange(256, dtype=torch.uint8).view(1, 1, 1, -1, 1))).flatten()
     sequences, length, height, width, channels = frames.shape
-    values = _images(torch.empty(sequences * length, channels, height, width))
+    values = torch.empty(sequences * length, channels, height, width, memory_format=torch.channels_last)
     frames = frames.contiguous()
     library().look_up(_at(frames), _at(table), ctypes.c_int64(frames.numel()), torch.get_num_threads(), _at(values))
     layer = _describe(values, entry.neuron.delta, length, has_dendrite=False)
@@ -380,47 +384,62 @@ class Convolution(ctypes.Structure):
     )
 
 
-def _weigh_native(synapse: Any, messages: Tensor, events: Tensor) -> Tensor:
-    """`_weigh`, skipping what is not an event where events are few and the C++ source has the convolution."""
-    plain = synapse.groups == 1 and synapse.dilation[:2] == (1, 1) and synapse.out_channels <= MAX_OUTPUTS
-    if messages.dim() == 2 or not plain or events.item() > FEW * messages.numel():
-        return _weigh(synapse, messages)
-    return _ConvolveEvents.apply(_images(messages), quantised_weight(synapse), geometry(synapse))
+def _describe_convolution(images: Tensor, synapse: Any) -> Convolution:
+    stride, padding, *_ = geometry(synapse)
+    number, inputs, height, width = images.shape
+    kernel = synapse.weight.shape[2:4]
+    out = [
+        (size + 2 * pad - reach) // step + 1
+        for size, pad, reach, step in zip((height, width), padding, kernel, stride, strict=True)
+    ]
+    return Convolution(
+        number, height, width, inputs, *out, synapse.out_channels, *kernel, *stride, *padding, torch.get_num_threads()
+    )
 
 
-class _ConvolveEvents(torch.autograd.Function):
-    """A convolution that skips zeros, forward and in the gradient of the weights."""
+def _respond_native(block: Any, messages: Tensor, events: Tensor, length: int) -> Fired:
+    """A synapse and its neurons, skipping what is not an event where events are few and the C++ source can do so."""
+    synapse = block.synapse
+    channels = max(synapse.in_channels, synapse.out_channels)
+    plain = messages.dim() == 4 and synapse.groups == 1 and synapse.dilation[:2] == (1, 1) and channels <= MAX_CHANNELS
+    if not plain or events.item() > FEW * messages.numel():
+        return _fire_native(block.neuron, _weigh(synapse, messages), length)
+    layer = _describe_convolution(messages, synapse)
+    return _Respond.apply(
+        _images(messages), quantised_weight(synapse), block.neuron.delta.threshold, block.neuron, layer, length
+    )
+
+
+class _Respond(torch.autograd.Function):
+    """A convolution and the neurons behind it, skipping zeros: silent neurons before it, resting ones behind it."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, geometry: tuple[Any, ...]) -> Tensor:
-        number, inputs, height, width = images.shape
-        outputs, _, *kernel = weight.shape
-        stride, padding, *_ = geometry
-        out = [
-            (size + 2 * pad - reach) // step + 1
-            for size, pad, reach, step in zip((height, width), padding, kernel, stride, strict=True)
-        ]
-        layer = Convolution(
-            number, height, width, inputs, *out, outputs, *kernel, *stride, *padding, torch.get_num_threads()
-        )
-        ctx.save_for_backward(images, weight)
-        ctx.layer, ctx.geometry = layer, geometry
-        current = _images(images.new_empty(number, outputs, *out))
-        packed = F.pad(weight.permute(2, 3, 1, 0), (0, -outputs % LANES)).contiguous()
-        library().convolve_events(ctypes.byref(layer), _at(images), _at(packed), _at(current))
-        return current
+    def forward(
+        ctx: Any, images: Tensor, weight: Tensor, threshold: Tensor, neuron: Any, convolution: Convolution, length: int
+    ) -> Fired:
+        shape = (len(images), convolution.outputs, convolution.out_height, convolution.out_width)
+        current = torch.empty(shape, memory_format=torch.channels_last)
+        packed = weight.permute(2, 3, 1, 0).contiguous()
+        library().convolve_events(ctypes.byref(convolution), _at(images), _at(packed), _at(current))
+        fired = _fire_forward(ctx, current, neuron, None, length, images, weight)
+        ctx.convolution = convolution
+        return fired
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        images, weight = ctx.saved_tensors
-        gradient = _images(gradient)
-        outputs, inputs, *kernel = weight.shape
-        packed = torch.empty(*kernel, inputs, outputs + -outputs % LANES)
-        library().event_weight_gradient(ctypes.byref(ctx.layer), _at(images), _at(gradient), _at(packed))
-        weight_gradient = packed[..., :outputs].permute(3, 2, 0, 1)
-        image_gradient, _ = _convolution_gradients(gradient, images, weight, ctx.geometry, (True, False, False))
-        return image_gradient, _images(weight_gradient), None
+    def backward(ctx: Any, gradient: Tensor, rate_gradient: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        through_neurons, shares, threshold = _activation_gradients(ctx, gradient, rate_gradient)
+        *_, images, weight = ctx.saved_tensors
+        convolution = ctypes.byref(ctx.convolution)
+        image_gradient, packed = torch.empty_like(images), weight.permute(2, 3, 0, 1).contiguous()
+        library().event_gradients(
+            convolution, ctypes.c_int64(ctx.layer.frames), _at(through_neurons), _at(shares), _at(packed),
+            _at(image_gradient),
+        )  # fmt: skip
+        library().current_gradients(ctypes.byref(ctx.layer), _at(shares), _at(through_neurons))
+        weight_gradient = torch.empty_like(weight.permute(2, 3, 1, 0), memory_format=torch.contiguous_format)
+        library().event_weight_gradient(convolution, _at(images), _at(through_neurons), _at(weight_gradient))
+        return image_gradient, _images(weight_gradient.permute(3, 2, 0, 1)), threshold, None, None, None
 
 
 def _fire_native(neuron: Any, current: Tensor, length: int) -> Fired:
@@ -433,26 +452,39 @@ class _Fire(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, current: Tensor, threshold: Tensor, neuron: Any, gain: Tensor | None, length: int) -> Fired:
-        layer = _describe(current, neuron.delta, length, has_dendrite=True)
-        mean, mean_passes = _quantised_mean(neuron, layer, current)
-        messages, rate, count = _encode(layer, current, mean, gain)
-        ctx.save_for_backward(current, mean, mean_passes, gain)
-        ctx.layer = layer
-        ctx.mark_non_differentiable(count)
-        return messages, rate, count
+        return _fire_forward(ctx, current, neuron, gain, length)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, rate_gradient: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        current, mean, mean_passes, gain = ctx.saved_tensors
-        gradient = _images(gradient)
-        current_gradient = torch.empty_like(current)
-        slope = ctypes.c_float(rate_gradient.item() / current.numel())
-        threshold = library().encode_gradients(
-            ctypes.byref(ctx.layer), _at(current), _at(mean), _at(mean_passes), _at(gain), _at(gradient), slope,
-            _at(current_gradient),
-        )  # fmt: skip
-        return current_gradient, torch.tensor([threshold], dtype=torch.float32), None, None, None
+        current_gradient, shares, threshold = _activation_gradients(ctx, gradient, rate_gradient)
+        library().current_gradients(ctypes.byref(ctx.layer), _at(shares), _at(current_gradient))
+        return current_gradient, threshold, None, None, None
+
+
+def _fire_forward(
+    ctx: Any, current: Tensor, neuron: Any, gain: Tensor | None, length: int, *to_save: Tensor
+) -> Fired:
+    layer = _describe(current, neuron.delta, length, has_dendrite=True)
+    mean, mean_passes = _quantised_mean(neuron, layer, current)
+    messages, rate, count = _encode(layer, current, mean, gain)
+    ctx.save_for_backward(current, mean, mean_passes, gain, *to_save)
+    ctx.layer = layer
+    ctx.mark_non_differentiable(count)
+    return messages, rate, count
+
+
+def _activation_gradients(ctx: Any, gradient: Tensor, rate_gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the activations, of the channels' means, and of the threshold."""
+    current, mean, mean_passes, gain, *_ = ctx.saved_tensors
+    gradient = _images(gradient)
+    activation_gradient, shares = torch.empty_like(current), torch.empty(ctx.layer.channels)
+    slope = ctypes.c_float(rate_gradient.item() / current.numel())
+    threshold = library().activation_gradients(
+        ctypes.byref(ctx.layer), _at(current), _at(mean), _at(mean_passes), _at(gain), _at(gradient), slope,
+        _at(activation_gradient), _at(shares),
+    )  # fmt: skip
+    return activation_gradient, shares, torch.tensor([threshold], dtype=torch.float32)
 
 
 def _quantised_mean(neuron: Any, layer: Layer, current: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -518,7 +550,7 @@ def library() -> ctypes.CDLL:
             fresh.replace(binary)  # at once: another process may be compiling it too
         logger.info("kernels: compiled %s", binary)
     loaded = ctypes.CDLL(str(binary))
-    for returns_number in (loaded.encode_gradients, loaded.sensitivities, loaded.inner_product):
+    for returns_number in (loaded.activation_gradients, loaded.sensitivities, loaded.inner_product):
         returns_number.restype = ctypes.c_double
     loaded.keep_freed_memory()
     return loaded
