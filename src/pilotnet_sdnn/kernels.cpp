@@ -229,13 +229,26 @@ struct Convolution {
 
 int64_t padded(int64_t channels) { return (channels + kLanes - 1) / kLanes * kLanes; }
 
-// Rows of channels, each padded with zeros to whole Lanes.
-std::vector<float> pad_rows(const float* values, int64_t rows, int64_t channels) {
-    std::vector<float> wide(rows * padded(channels), 0.0f);
-    for (int64_t row = 0; row < rows; row++)
-        std::copy_n(values + row * channels, channels, &wide[row * padded(channels)]);
-    return wide;
-}
+// Rows of channels, each padded to whole Lanes: what is past the channels is zero, or no longer of interest.
+struct Wide {
+    int64_t rows, channels;
+    std::vector<float> values;
+
+    Wide(int64_t rows, int64_t channels) : rows(rows), channels(channels), values(rows * padded(channels), 0.0f) {}
+
+    Lanes* row(int64_t number) { return reinterpret_cast<Lanes*>(&values[number * padded(channels)]); }
+    const Lanes* row(int64_t number) const { return const_cast<Wide*>(this)->row(number); }
+
+    void clear() { std::fill(values.begin(), values.end(), 0.0f); }
+
+    void read(const float* narrow) {
+        for (int64_t i = 0; i < rows; i++) std::copy_n(narrow + i * channels, channels, &values[i * padded(channels)]);
+    }
+
+    void write(float* narrow) const {
+        for (int64_t i = 0; i < rows; i++) std::copy_n(&values[i * padded(channels)], channels, narrow + i * channels);
+    }
+};
 
 // The events of one image, row by row.
 struct Events {
@@ -291,15 +304,14 @@ inline int64_t weights_met(const Convolution& layer, int64_t x, int64_t ky) {
     return (ky * layer.kernel_width - (x * layer.stride_x - layer.padding_x)) * layer.inputs;
 }
 
-// Where in memory the outputs of a convolution lie: at first + y * row + x * pixel.
+// Which pixels the outputs of a convolution are: first + y * row + x * step.
 struct Grid {
-    int64_t first, row, pixel;
+    int64_t first, row, step;
 };
 
-// Add what events bring to the outputs. weights: rows of outputs padded to whole Lanes. Row by row of the kernel,
-// so that its weights stay in L1.
+// Add what events bring to the outputs. Row by row of the kernel, so that its weights stay in L1.
 template <int kVectors>
-void add_convolution(const Convolution& layer, const Events& events, const float* weights, const Grid& grid, float* out) {
+void add_convolution(const Convolution& layer, const Events& events, const Wide& weights, const Grid& grid, Wide& out) {
     const int32_t* places = events.place.data();
     const float* values = events.value.data();
     for (int64_t ky = 0; ky < layer.kernel_height; ky++)
@@ -307,36 +319,36 @@ void add_convolution(const Convolution& layer, const Events& events, const float
             for (int64_t x = 0; x < layer.out_width; x++) {
                 const Range met = events_met(layer, events, y, x, ky);
                 if (met.begin >= met.end) continue;
-                const int64_t origin = weights_met(layer, x, ky);
-                float* target = out + grid.first + y * grid.row + x * grid.pixel;
-                Lanes sum[kVectors] = {};
-                std::memcpy(sum, target, layer.outputs * sizeof(float));
+                const Lanes* base = weights.row(0) + weights_met(layer, x, ky) * kVectors;
+                Lanes* target = out.row(grid.first + y * grid.row + x * grid.step);
+                Lanes sum[kVectors];
+                for (int v = 0; v < kVectors; v++) sum[v] = target[v];
                 for (int64_t j = met.begin; j < met.end; j++) {
-                    const Lanes* w = reinterpret_cast<const Lanes*>(weights) + (origin + places[j]) * kVectors;
+                    const Lanes* w = base + places[j] * kVectors;
                     for (int v = 0; v < kVectors; v++) sum[v] += values[j] * w[v];
                 }
-                std::memcpy(target, sum, layer.outputs * sizeof(float));
+                for (int v = 0; v < kVectors; v++) target[v] = sum[v];
             }
 }
 
 template <int kVectors>
-void add_weight_gradient(const Convolution& layer, const Events& events, const float* gradient, float* weight_gradient) {
+void add_weight_gradient(const Convolution& layer, const Events& events, const Wide& gradient, Wide& weight_gradient) {
     const int32_t* places = events.place.data();
     const float* values = events.value.data();
-    for (int64_t ky = 0; ky < layer.kernel_height; ky++) {
-        const float* g = gradient;
+    for (int64_t ky = 0; ky < layer.kernel_height; ky++)
         for (int64_t y = 0; y < layer.out_height; y++)
-            for (int64_t x = 0; x < layer.out_width; x++, g += layer.outputs) {
-                Lanes wide[kVectors] = {};
-                std::memcpy(wide, g, layer.outputs * sizeof(float));
+            for (int64_t x = 0; x < layer.out_width; x++) {
                 const Range met = events_met(layer, events, y, x, ky);
-                const int64_t origin = weights_met(layer, x, ky);
+                if (met.begin >= met.end) continue;
+                const Lanes* source = gradient.row(y * layer.out_width + x);
+                Lanes* base = weight_gradient.row(0) + weights_met(layer, x, ky) * kVectors;
+                Lanes g[kVectors];
+                for (int v = 0; v < kVectors; v++) g[v] = source[v];
                 for (int64_t j = met.begin; j < met.end; j++) {
-                    Lanes* w = reinterpret_cast<Lanes*>(weight_gradient) + (origin + places[j]) * kVectors;
-                    for (int v = 0; v < kVectors; v++) w[v] += values[j] * wide[v];
+                    Lanes* w = base + places[j] * kVectors;
+                    for (int v = 0; v < kVectors; v++) w[v] += values[j] * g[v];
                 }
             }
-    }
 }
 
 // The adjoint of a convolution, which takes gradients from its outputs to its image, is a plain convolution with stride
@@ -344,7 +356,7 @@ void add_weight_gradient(const Convolution& layer, const Events& events, const f
 struct AdjointPart {
     Convolution layer;
     Grid grid;
-    std::vector<float> weights;
+    Wide weights;
 };
 
 struct Axis {
@@ -363,24 +375,24 @@ struct Axis {
 // weights: [y][x][output][input].
 std::vector<AdjointPart> adjoint(const Convolution& layer, const float* weights) {
     std::vector<AdjointPart> parts;
-    const std::vector<float> wide = pad_rows(weights, layer.kernel_size() * layer.outputs, layer.inputs);
-    const int64_t tap = layer.outputs * padded(layer.inputs);
     for (int64_t py = 0; py < layer.stride_y; py++)
         for (int64_t px = 0; px < layer.stride_x; px++) {
             const Axis y(layer.height, layer.kernel_height, layer.stride_y, layer.padding_y, py);
             const Axis x(layer.width, layer.kernel_width, layer.stride_x, layer.padding_x, px);
-            AdjointPart part;
-            part.layer = {layer.images, layer.out_height, layer.out_width, layer.outputs, y.pixels, x.pixels, layer.inputs,
-                          y.kernel, x.kernel, 1, 1, y.padding, x.padding, layer.threads};
-            part.grid = {(y.first * layer.width + x.first) * layer.inputs,
-                         layer.stride_y * layer.width * layer.inputs, layer.stride_x * layer.inputs};
+            std::vector<float> turned_weights;
             for (int64_t ky = y.kernel - 1; ky >= 0; ky--)
                 for (int64_t kx = x.kernel - 1; kx >= 0; kx--) {
-                    const int64_t row = py + ky * layer.stride_y, column = px + kx * layer.stride_x;
-                    const float* from = &wide[(row * layer.kernel_width + column) * tap];
-                    part.weights.insert(part.weights.end(), from, from + tap);
+                    const int64_t tap = (py + ky * layer.stride_y) * layer.kernel_width + px + kx * layer.stride_x;
+                    const float* from = weights + tap * layer.outputs * layer.inputs;
+                    turned_weights.insert(turned_weights.end(), from, from + layer.outputs * layer.inputs);
                 }
-            parts.push_back(std::move(part));
+            parts.push_back({
+                {layer.images, layer.out_height, layer.out_width, layer.outputs, y.pixels, x.pixels, layer.inputs,
+                 y.kernel, x.kernel, 1, 1, y.padding, x.padding, layer.threads},
+                {y.first * layer.width + x.first, layer.stride_y * layer.width, layer.stride_x},
+                Wide(y.kernel * x.kernel * layer.outputs, layer.inputs),
+            });
+            parts.back().weights.read(turned_weights.data());
         }
     return parts;
 }
@@ -393,9 +405,8 @@ Convolution turned(const Convolution& layer) {
 }
 
 template <int kVectors>
-void add_adjoint(const std::vector<AdjointPart>& parts, const Events& events, float* image) {
-    for (const AdjointPart& part : parts)
-        add_convolution<kVectors>(part.layer, events, part.weights.data(), part.grid, image);
+void add_adjoint(const std::vector<AdjointPart>& parts, const Events& events, Wide& image) {
+    for (const AdjointPart& part : parts) add_convolution<kVectors>(part.layer, events, part.weights, part.grid, image);
 }
 
 // Call f<number of vectors>() for so many channels.
@@ -517,18 +528,20 @@ double inner_product(const float* a, const float* b, int64_t count, int32_t thre
 
 // weights: [y][x][input][output].
 void convolve_events(const Convolution* layer, const float* images, const float* weights, float* out) {
-    const std::vector<float> wide = pad_rows(weights, layer->kernel_size() * layer->inputs, layer->outputs);
-    const Grid grid = {0, layer->out_width * layer->outputs, layer->outputs};
+    Wide wide_weights(layer->kernel_size() * layer->inputs, layer->outputs);
+    wide_weights.read(weights);
+    const Grid everywhere = {0, layer->out_width, 1};
     with_vectors(layer->outputs, [&](auto vectors) {
         #pragma omp parallel num_threads(layer->threads)
         {
             Events events;
+            Wide current(layer->out_height * layer->out_width, layer->outputs);
             #pragma omp for schedule(static)
             for (int64_t n = 0; n < layer->images; n++) {
-                float* current = out + n * layer->out_image_size();
                 events.gather(*layer, images + n * layer->image_size());
-                std::fill_n(current, layer->out_image_size(), 0.0f);
-                add_convolution<vectors>(*layer, events, wide.data(), grid, current);
+                current.clear();
+                add_convolution<vectors>(*layer, events, wide_weights, everywhere, current);
+                current.write(out + n * layer->out_image_size());
             }
         }
     });
@@ -542,49 +555,49 @@ void event_gradients(const Convolution* layer, int64_t frames, const float* acti
                      const float* weights, float* gradient) {
     const std::vector<AdjointPart> parts = adjoint(*layer, weights);
     const Convolution outputs = turned(*layer);
-    const int64_t size = layer->image_size();
     with_vectors(layer->inputs, [&](auto vectors) {
-        std::vector<float> everywhere(layer->out_image_size()), of_means(size, 0.0f);
-        for (size_t i = 0; i < everywhere.size(); i++) everywhere[i] = shares[i % layer->outputs];
+        std::vector<float> everywhere(layer->out_image_size());
+        for (size_t i = 0; i < everywhere.size(); i++) everywhere[i] = -shares[i % layer->outputs];
         Events events;
         events.gather(outputs, everywhere.data());
-        add_adjoint<vectors>(parts, events, of_means.data());
+        Wide means_part(layer->height * layer->width, layer->inputs);
+        add_adjoint<vectors>(parts, events, means_part);
         #pragma omp parallel for num_threads(layer->threads) schedule(static) firstprivate(events)
-        for (int64_t sequence = 0; sequence < layer->images / frames; sequence++)
+        for (int64_t sequence = 0; sequence < layer->images / frames; sequence++) {
+            Wide later(means_part.rows, means_part.channels);
             for (int64_t t = frames - 1; t >= 0; t--) {
                 const int64_t n = sequence * frames + t;
-                float* image = gradient + n * size;
-                for (int64_t i = 0; i < size; i++) image[i] = (t < frames - 1 ? image[size + i] : 0.0f) - of_means[i];
+                for (size_t i = 0; i < later.values.size(); i++) later.values[i] += means_part.values[i];
                 events.gather(outputs, activation_gradient + n * layer->out_image_size());
-                add_adjoint<vectors>(parts, events, image);
+                add_adjoint<vectors>(parts, events, later);
+                later.write(gradient + n * layer->image_size());
             }
+        }
     });
 }
 
 // Gradient of the weights, [y][x][input][output].
 void event_weight_gradient(const Convolution* layer, const float* images, const float* gradient, float* weight_gradient) {
-    const int64_t parts = std::min<int64_t>(layer->images, 16), rows = layer->kernel_size() * layer->inputs;
-    const int64_t width = padded(layer->outputs);
-    std::vector<float> partial(parts * rows * width, 0.0f);
+    const int64_t count = std::min<int64_t>(layer->images, 16), rows = layer->kernel_size() * layer->inputs;
+    std::vector<Wide> parts(count, Wide(rows, layer->outputs));
     with_vectors(layer->outputs, [&](auto vectors) {
         #pragma omp parallel num_threads(layer->threads)
         {
             Events events;
+            Wide wide_gradient(layer->out_height * layer->out_width, layer->outputs);
             #pragma omp for schedule(static)
-            for (int64_t part = 0; part < parts; part++)
-                for (int64_t n = part * layer->images / parts; n < (part + 1) * layer->images / parts; n++) {
+            for (int64_t part = 0; part < count; part++)
+                for (int64_t n = part * layer->images / count; n < (part + 1) * layer->images / count; n++) {
                     events.gather(*layer, images + n * layer->image_size());
-                    add_weight_gradient<vectors>(*layer, events, gradient + n * layer->out_image_size(),
-                                                 &partial[part * rows * width]);
+                    wide_gradient.read(gradient + n * layer->out_image_size());
+                    add_weight_gradient<vectors>(*layer, events, wide_gradient, parts[part]);
                 }
         }
     });
-    for (int64_t row = 0; row < rows; row++)
-        for (int64_t c = 0; c < layer->outputs; c++) {
-            double sum = 0;
-            for (int64_t part = 0; part < parts; part++) sum += partial[(part * rows + row) * width + c];
-            weight_gradient[row * layer->outputs + c] = static_cast<float>(sum);
-        }
+    Wide total(rows, layer->outputs);
+    for (const Wide& part : parts)  // in one order, whatever the number of threads
+        for (size_t i = 0; i < total.values.size(); i++) total.values[i] += part.values[i];
+    total.write(weight_gradient);
 }
 
 }  // extern "C"
