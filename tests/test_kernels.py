@@ -129,6 +129,20 @@ def test_equals_lava_dl_with_other_parameters() -> None:
     assert_equals_stock(network, drive(3, 7))
 
 
+def test_equals_lava_dl_with_other_convolutions() -> None:
+    """Strides larger than kernels, uneven ones, and padding that outputs see nothing but."""
+    network = new_network()
+    neuron = {"threshold": 0.1, "tau_grad": 0.5, "requires_grad": True, "shared_param": True, "activation": F.relu}
+    neuron["norm"] = slayer.neuron.norm.MeanOnlyBatchNorm
+    conv, weights = slayer.block.sigma_delta.Conv, {"weight_scale": 2, "weight_norm": True}
+    network.blocks[2] = conv(neuron, 24, 36, (4, 2), stride=3, padding=2, **weights)  # (36, 6, 18)
+    network.blocks[3] = conv(neuron, 36, 64, 1, stride=2, **weights)  # (64, 3, 9)
+    network.blocks[4] = conv(neuron, 64, 40, 3, stride=(1, 3), padding=(3, 1), **weights)  # (40, 7, 3)
+    network.blocks[6] = slayer.block.sigma_delta.Dense(neuron, 40 * 7 * 3, 100, **weights)
+    network.settle()
+    assert_equals_stock(network, drive(2, 5))
+
+
 def test_equals_lava_dl_without_norms() -> None:
     network = new_network()
     blocks: list[Any] = list(network.blocks)
