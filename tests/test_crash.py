@@ -73,6 +73,15 @@ def test_killed_twenty_times_the_outputs_are_those_of_an_undisturbed_run(clone, 
     kill_and_compare(clone, undisturbed, kills=20)
 
 
+def test_killed_with_augmentation_it_ends_as_undisturbed(clone):
+    clone.set(mirror=0.5, brightness=0.15, contrast=0.3, shift=8)
+    clone.run(*TRAIN)
+    undisturbed = (clone.path / "models/network.pt").read_bytes()
+    kill_after_first_epoch(clone)
+    assert "going on at epoch" in clone.run(*TRAIN)
+    assert (clone.path / "models/network.pt").read_bytes() == undisturbed
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_training_says_so_and_goes_on(tiny_pipeline, clone, number):
     process = clone.start(*TRAIN)

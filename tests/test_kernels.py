@@ -78,7 +78,7 @@ class Pass(NamedTuple):
 
 def forward_and_backward(network: Network, outcome: Outcome) -> Pass:
     target = torch.linspace(-1, 1, outcome.angles.numel()).view_as(outcome.angles).to(outcome.angles)
-    loss = F.mse_loss(outcome.angles, target) + 0.01 * event_rate_loss(outcome.rates, 0.01, "published")
+    loss = F.mse_loss(outcome.angles, target) + 0.01 * event_rate_loss(outcome.rates, 0.01)
     network.zero_grad()
     loss.backward()
     gradients = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}

@@ -7,8 +7,17 @@ import torch.nn.functional as F
 import tutorial
 
 from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.events import layers
 from pilotnet_sdnn.lava import simulate_fixed_point
-from pilotnet_sdnn.network import Network, event_rate_loss, export_hdf5, load_network, normalise, write_tensors
+from pilotnet_sdnn.network import (
+    Network,
+    event_rate_loss,
+    export_hdf5,
+    load_network,
+    normalise,
+    synops_loss,
+    write_tensors,
+)
 
 
 @pytest.fixture
@@ -56,13 +65,33 @@ def test_saved_network_loads_strictly_in_the_tutorials_class_and_computes_the_sa
 
     ours = load_network(tmp_path / "network.pt")(normalise(videos))
     assert torch.equal(ours.angles, angle.flatten(1))
-    torch.testing.assert_close(event_rate_loss(ours.rates, 0.01, "published"), event_cost)  # its means are float32
+    torch.testing.assert_close(event_rate_loss(ours.rates, 0.01), event_cost)  # its means are float32
 
 
-def test_event_loss_of_events_leaves_out_the_steering_angle(trained, videos):
-    rates = trained(normalise(videos)).rates
-    published, events = (event_rate_loss(rates, 0.01, kind) for kind in ("published", "events"))
-    assert torch.allclose(published - events, F.relu(rates[-1] - 0.01) ** 2)
+def test_synops_loss_by_hand():
+    """Layers weigh by the MACs their messages replace; a rate counts in thresholds, the readout's not at all."""
+    rates, thresholds, macs = torch.zeros(9), torch.ones(8), torch.zeros(8)
+    rates[[0, 2, 8]] = torch.tensor([0.1, 0.02, 7.0])
+    thresholds[[0, 2]] = torch.tensor([0.5, 0.1])
+    macs[[0, 2, 3]] = torch.tensor([100.0, 300.0, 600.0])
+    # 100/1000 * 0.1/0.5 + 300/1000 * 0.02/0.1 = 0.02 + 0.06, in tenths
+    assert synops_loss(rates, thresholds, macs).item() == pytest.approx(0.8)
+
+
+def test_synops_loss_is_no_less_than_the_synaptic_operations(trained, videos):
+    """Counted one by one in the same frames, borders apart: the first layers' fan-outs are smaller there."""
+    network = trained.eval()
+    macs = torch.tensor([float(layer.macs) for layer in layers(network)[1:]])
+    messages = list(network.messages(normalise(videos)))[:-1]
+    density = torch.stack([(message != 0).double().mean() for message in messages])
+    share = (density * macs / macs.sum()).sum()
+    bound = synops_loss(network(normalise(videos)).rates, network.thresholds, macs) / 10
+    assert 0 < share <= bound * (1 + 1e-3)
+
+
+def test_synops_loss_teaches_thresholds_through_the_rates_alone(trained, videos):
+    rates = trained(normalise(videos)).rates.detach()
+    assert not synops_loss(rates, trained.thresholds, torch.ones(8)).requires_grad
 
 
 def test_frames_are_normalised_as_torchvision_does(videos):

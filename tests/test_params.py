@@ -18,10 +18,10 @@ def edited(tmp_path: Path, name: str, value: str) -> Path:
     return path
 
 
-def test_defaults_are_the_tutorials(tmp_path):
+def test_defaults_are_the_tutorials_but_for_the_event_loss_and_weight_decay(tmp_path):
     params = load_params(edited(tmp_path, "seed", "4205"))
     tutorial = {
-        "seed": 4205, "batch": 8, "sequence": 16, "lr": 0.001, "weight_decay": 1e-5, "lam": 0.01, "max_rate": 0.01,
+        "seed": 4205, "batch": 8, "sequence": 16, "lr": 0.001, "max_rate": 0.01,
         "threshold": 0.1, "tau_grad": 0.5, "scale_grad": 1, "dropout": 0.2, "weight_scale": 2,
     }  # fmt: skip
     assert {name: getattr(params, name) for name in tutorial} == tutorial
@@ -43,8 +43,13 @@ def test_numbers_as_dvc_writes_them(tmp_path, written, number):
         ("epochs", "2.5", "a whole number >= 1"),
         ("epochs", "true", "a whole number >= 1"),
         ("sequence", "1", "a whole number >= 2"),
+        ("mirror", "1.5", "a number from 0 to 1"),
+        ("brightness", "-0.1", "a number from 0 to 1"),
+        ("contrast", "high", "a number from 0 to 1"),
+        ("shift", "0.5", "a whole number >= 0"),
+        ("shift_degrees", ".inf", "a number"),
         ("split", "half", "one of random, blocked"),
-        ("event_loss", "[events]", "one of events, published"),
+        ("event_loss", "[events]", "one of synops, published"),
         ("source", "7", "synthetic, pilotnet, a path or an http(s) URL"),
     ],
 )

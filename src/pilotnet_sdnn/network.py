@@ -92,6 +92,11 @@ class Network(torch.nn.Module):
         """The blocks of layer-0 to layer-8: all but the one that only flattens."""
         return [block for block in self.blocks if hasattr(block, "neuron")]
 
+    @property
+    def thresholds(self) -> Tensor:
+        """(8,) of layer-0 to layer-7, differentiable."""
+        return torch.cat([block.neuron.delta.threshold for block in self.layers[:-1]])
+
     def learned(self) -> list[torch.nn.Parameter]:
         """What training changes. Neurons have a bias that lava-dl does not use; the readout sends no events."""
         unused = [block.neuron.bias for block in self.layers] + [self.layers[-1].neuron.delta.threshold]
@@ -130,17 +135,33 @@ def normalise(frames: Tensor) -> Tensor:
     return frames.float().div_(255).sub_(0.5).div_(0.5).permute(0, 4, 2, 3, 1).contiguous()
 
 
-def event_rate_loss(rates: Tensor, max_rate: float, kind: str = "events") -> Tensor:
-    """The penalty that `lam` weighs: a squared hinge on each layer's mean message magnitude.
+def synops_loss(rates: Tensor, thresholds: Tensor, macs: Tensor) -> Tensor:
+    """Synaptic operations as a share of a tenth of an ordinary network's MACs, from above.
+
+    A message is at least as large as its threshold, so a layer's rate over its threshold is no less than
+    its events per neuron and frame (but for the rounding of messages), and layers count by the MACs that
+    their messages replace. It is the operations that are penalised, as in Sorbaro et al., "Optimizing the
+    energy consumption of spiking neural networks for neuromorphic applications", Frontiers in
+    Neuroscience 2020. Thresholds learn from the rates alone: they are constants here.
+
+    Args:
+        rates: (9,) as in `Outcome`; the readout's is not used, it sends no events.
+        thresholds: (8,) of layer-0 to layer-7.
+        macs: (8,) of layer-1 to layer-8, which is where the messages of layer-0 to layer-7 go.
+    """
+    return 10 * (macs / macs.sum() * rates[:-1] / thresholds.detach()).sum()
+
+
+def event_rate_loss(rates: Tensor, max_rate: float) -> Tensor:
+    """The tutorial's penalty: a squared hinge on each layer's mean message magnitude.
+
+    Its sum runs over all layers, so it adds the decoded angle of layer-8 as if it were events.
 
     Args:
         rates: (9,) as in `Outcome`.
         max_rate: magnitude below which a layer is not penalised.
-        kind: "events" sums over the layers that send events; "published" is the tutorial's sum,
-            which adds the decoded angle of layer-8 as if it were events.
     """
-    penalised = rates if kind == "published" else rates[:-1]
-    return sum((F.relu(rate - max_rate) ** 2 for rate in penalised), start=torch.zeros((), device=rates.device))
+    return sum((F.relu(rate - max_rate) ** 2 for rate in rates), start=torch.zeros((), device=rates.device))
 
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from pilotnet_sdnn.network import Network, Outcome
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 Forward = Callable[[Network, Tensor], Outcome]
+Change = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass
@@ -121,15 +122,33 @@ class Training:
             setattr(self, name, value)
 
 
-def batches(videos: np.ndarray, angles: np.ndarray, order: np.ndarray, size: int, device: torch.device) -> Batches:
+def batches(
+    videos: np.ndarray,
+    angles: np.ndarray,
+    order: np.ndarray,
+    size: int,
+    device: torch.device,
+    change: Change | None = None,
+) -> Batches:
     """Sequences in the given order, `size` at a time; the last batch has what is left.
+
+    Args:
+        videos: (S, T, 33, 100, 3) uint8.
+        angles: (S, T) float32 radians.
+        order: numbers of the sequences wanted.
+        size: sequences in a batch.
+        device: that gets them.
+        change: what a batch's frames, angles and numbers become, as frames and angles.
 
     Yields:
         (n, T, 33, 100, 3) uint8 frames and (n, T) float32 angles in radians, on the device.
     """
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
-        yield torch.from_numpy(videos[chosen]).to(device), torch.from_numpy(angles[chosen]).to(device)
+        frames, labels = videos[chosen], angles[chosen]
+        if change is not None:
+            frames, labels = change(frames, labels, chosen)
+        yield torch.from_numpy(frames).to(device), torch.from_numpy(labels).to(device)
 
 
 def train_epoch(

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 
 from pilotnet_sdnn import kernels
+from pilotnet_sdnn.augmentation import Augmentation, augment
 from pilotnet_sdnn.checkpoint import checkpoint_path, load_checkpoint, only_trainer, save_checkpoint
 from pilotnet_sdnn.errors import reported
+from pilotnet_sdnn.events import layers
 from pilotnet_sdnn.files import write_csv
 from pilotnet_sdnn.frames import read_frames, sequences, split_sequences
 from pilotnet_sdnn.interrupts import StopRequest
-from pilotnet_sdnn.network import LAYERS, Network, event_rate_loss, write_tensors
+from pilotnet_sdnn.network import LAYERS, Network, event_rate_loss, synops_loss, write_tensors
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import FRAMES, NETWORK, TRAINING_LOG
 from pilotnet_sdnn.progress import progress
@@ -62,8 +64,14 @@ def main() -> None:
     optimizer = FlatRAdam(network.learned(), lr=params.lr, weight_decay=params.weight_decay)
     training = Training(network, optimizer)
 
+    macs = torch.tensor([float(layer.macs) for layer in layers(network)[1:]], device=device)
+
     def penalty(rates: torch.Tensor) -> torch.Tensor:
-        return params.lam * event_rate_loss(rates, params.max_rate, params.event_loss)
+        if params.event_loss == "published":
+            return params.lam * event_rate_loss(rates, params.max_rate)
+        return params.lam * synops_loss(rates, network.thresholds, macs)
+
+    amounts = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
 
     # an unfinished run goes on where it was
     environment = {"torch": torch.__version__, "device": device.type, "kernels": chosen}
@@ -99,10 +107,9 @@ def main() -> None:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             shuffled = np.random.default_rng((params.seed, training.epoch)).permutation(split.train)
-            to_train, to_test = (
-                batches(videos, angles, order, params.batch, device)
-                for order in (shuffled[training.step * params.batch :], split.test)
-            )
+            change = partial(augment, amounts, seed=params.seed, epoch=training.epoch)
+            to_train = batches(videos, angles, shuffled[training.step * params.batch :], params.batch, device, change)
+            to_test = batches(videos, angles, split.test, params.batch, device)
             train_epoch(training, to_train, forward, penalty, on_step)
             test = measure_epoch(network, to_test, forward, on_step)
             bar.write(training.end_epoch(lr, test))
