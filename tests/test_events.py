@@ -7,7 +7,9 @@ import tutorial
 
 from pilotnet_sdnn.events import (
     Activity,
+    Energy,
     count_activity,
+    energies,
     exact_operations,
     fan_out,
     layers,
@@ -20,6 +22,9 @@ KERNEL = 3
 # stride and padding (height, width) of layer-1 to layer-4 in the tutorial's text
 CONVOLUTIONS = [((2, 2), (0, 0)), ((2, 2), (0, 0)), ((2, 1), (1, 0)), ((1, 1), (0, 0))]
 DENSE = [100, 50, 10, 1]
+ENERGY = Energy(mac=4.6, add=0.9)
+EVENTS = ("events", "events_p95", "events_worst", "events_first")
+SYNOPS = ("synops", "synops_p95", "synops_worst", "synops_first")
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +111,13 @@ def activity_of(events, positive, synops) -> Activity:
     """The same counts in every frame but the first, which must not matter."""
     frames = [np.tile(np.array(counts, float), (2, 3, 1)) for counts in (events, positive, synops)]
     for counts in frames:
-        counts[:, 0] = 1e9
+        counts[:, 0] = 10_000
     return Activity(np.zeros((2, 3)), *frames)
 
 
 def test_dense_network_has_the_published_and_the_exact_totals(network):
     activity = activity_of([0] * 8, [0] * 9, [0] * 8)
-    published, exact = (count(layers(network), activity) for count in (published_operations, exact_operations))
+    published, exact = (count(layers(network), activity, ENERGY) for count in (published_operations, exact_operations))
     assert (published["macs_per_frame"], published["neurons"]) == (7_306_062, 43_117)
     assert (exact["macs_per_frame"], exact["neurons"]) == (5_375_238, 43_117)
     assert exact["synops_sparsity"] == float("inf")
@@ -133,7 +138,7 @@ def test_exact_macs_by_counting_the_products_of_an_ordinary_network(network):
 def test_the_tutorials_table_from_the_tutorials_events(network):
     """Its printed events give its printed synops and sparsities."""
     events = [2475.93, 239.46, 422.39, 558.71, 29.90, 4.80, 1.35, 0.16, 0.44]
-    published = published_operations(layers(network), activity_of([0] * 8, events, [0] * 8))
+    published = published_operations(layers(network), activity_of([0] * 8, events, [0] * 8), ENERGY)
     synops = [published["layers"][f"layer-{i}"]["synops"] for i in range(1, 9)]
     printed = [133700.12, 19395.86, 121649.28, 321818.47, 2989.97, 240.00, 13.46, 0.16]
     np.testing.assert_allclose(synops[:4], printed[:4], rtol=1e-4)  # of events printed to two decimals
@@ -145,8 +150,35 @@ def test_the_tutorials_table_from_the_tutorials_events(network):
 def test_report_fits_a_terminal_and_holds_both_ways_of_counting(network):
     activity = activity_of([1] * 8, [1] * 9, [1] * 8)
     geometry = layers(network)
-    exact, published = exact_operations(geometry, activity), published_operations(geometry, activity)
+    exact, published = (count(geometry, activity, ENERGY) for count in (exact_operations, published_operations))
     report = operations_report(geometry, exact, published, "# Operations: test")
     assert max(map(len, report.splitlines())) <= 80
     assert "| layer-1 | ( 49, 16, 24) |" in report
     assert "5375238" in report and "7306062" in report
+    assert "Synops p95" in report and "microjoules a frame" in report
+
+
+def test_percentile_worst_and_first_frame_by_hand(network):
+    """Of 21 sequences of two frames: layer-1 sends 0, 1, ... 20 events in the second ones, 500 in the first."""
+    activity = Activity(
+        np.zeros((21, 2)), np.zeros((21, 2, 8), int), np.zeros((21, 2, 9), int), np.zeros((21, 2, 8), int)
+    )
+    for counts in (activity.events, activity.positive):
+        counts[:, 0, 1], counts[:, 1, 1] = 500, np.arange(21)
+    activity.synops[:, 0, 1], activity.synops[:, 1, 1] = 5000, 10 * np.arange(21)
+    exact, published = (count(layers(network), activity, ENERGY) for count in (exact_operations, published_operations))
+    for comparison in (exact, published):
+        sent = {name: comparison["layers"]["layer-1"][name] for name in EVENTS}
+        assert sent == dict(zip(EVENTS, (10, 19, 20, 500), strict=True))
+        assert {name: comparison["total"][name] for name in EVENTS} == sent
+    assert [exact["layers"]["layer-2"][name] for name in SYNOPS] == [100, 190, 200, 5000]
+    fan_out = 36 * 9 / 4  # channels * kernel / stride, as published
+    assert [published["total"][name] for name in SYNOPS] == [count * fan_out for count in (10, 19, 20, 500)]
+
+
+def test_energy_by_hand():
+    """1,000 synops of 5 pJ and 4 additions of 0.5 pJ in each of 100 neurons, against 20,000 MACs."""
+    synops = {"synops": 1000.0, "synops_worst": 2000.0, "synops_first": 4000.0}
+    estimated = energies(synops, neurons=100, macs=20_000, energy=Energy(mac=5.0, add=0.5))
+    expected = {"sdnn": 0.0052, "sdnn_worst": 0.0102, "sdnn_first": 0.0202, "ann": 0.1, "ratio": 0.1 / 0.0052}
+    assert estimated == pytest.approx(expected)

@@ -103,33 +103,79 @@ def after_first_frame(counts: np.ndarray) -> np.ndarray:
     return counts[:, 1:].mean((0, 1))
 
 
-def operations(geometry: list[Layer], events: np.ndarray, synops: np.ndarray, macs: np.ndarray) -> dict:
+class Energy(NamedTuple):
+    """Picojoules of one operation."""
+
+    mac: float  # a multiplication and an addition: a MAC of the ordinary network, a synaptic operation
+    add: float  # an addition: what neurons update their state with
+
+
+UPDATE_ADDITIONS = 4  # of a sigma-delta neuron in a frame: sigma, change, residual, comparison with the threshold
+
+
+def operations(geometry: list[Layer], events: np.ndarray, synops: np.ndarray, macs: np.ndarray, energy: Energy) -> dict:
     """The comparison with the ordinary network, per layer and in total.
+
+    `events` and `synops` are means over the frames after the first of each sequence. Their 95th
+    percentile (`_p95`) and worst (`_worst`) of these frames follow, for which hardware is sized, and the
+    mean of the first frames (`_first`), which carry the whole image. A total's percentile is that of the
+    frames' totals, not the sum of the layers'.
 
     Args:
         geometry: of the nine layers.
-        events: (9,) per frame, of the readout too where it is counted.
-        synops: (8,) per frame, in layer-1 to layer-8.
-        macs: (8,) per frame, in layer-1 to layer-8.
+        events: (S, T, 9) in each frame, of the readout too where it is counted.
+        synops: (S, T, 8) in each frame, in layer-1 to layer-8.
+        macs: (8,) in every frame, in layer-1 to layer-8.
+        energy: of an operation.
     """
+    synops = np.concatenate([np.zeros_like(synops[..., :1]), synops], -1)
+    all_macs = np.append(0, macs)
     table = {
         layer.name: {
-            "events": float(events[i]),
-            "synops": float(synops[i - 1]) if i else 0.0,
+            **_distribution("events", events[..., i]),
+            **_distribution("synops", synops[..., i]),
             "activations": layer.neurons,
-            "macs": int(macs[i - 1]) if i else 0,
+            "macs": int(all_macs[i]),
         }
         for i, layer in enumerate(geometry)
     }
     neurons = sum(layer.neurons for layer in geometry)
+    total_events, total_synops = _distribution("events", events.sum(-1)), _distribution("synops", synops.sum(-1))
     return {
-        "events_sparsity": _ratio(neurons, events.sum()),
-        "synops_sparsity": _ratio(macs.sum(), synops.sum()),
-        "synops_per_frame": float(synops.sum()),
+        "events_sparsity": _ratio(neurons, total_events["events"]),
+        "synops_sparsity": _ratio(macs.sum(), total_synops["synops"]),
+        "synops_per_frame": total_synops["synops"],
         "macs_per_frame": int(macs.sum()),
         "neurons": neurons,
+        "total": {**total_events, **total_synops},
+        "energy_microjoules": energies(total_synops, neurons, int(macs.sum()), energy),
         "layers": table,
     }
+
+
+def _distribution(name: str, counts: np.ndarray) -> dict[str, float]:
+    """Of counts (S, T)."""
+    later = counts[:, 1:]
+    return {
+        name: float(later.mean()),
+        f"{name}_p95": float(np.percentile(later, 95)),
+        f"{name}_worst": float(later.max()),
+        f"{name}_first": float(counts[:, 0].mean()),
+    }
+
+
+def energies(synops: dict[str, float], neurons: int, macs: int, energy: Energy) -> dict[str, float]:
+    """Estimated energy of the arithmetic in one frame, microjoules; moving data in memory is not in it.
+
+    Every event is a number, so a synaptic operation multiplies and adds, as a MAC does. The sigma-delta
+    network also updates every neuron in every frame; the ordinary network's activations cost it nothing.
+    """
+    update = UPDATE_ADDITIONS * neurons * energy.add
+    sdnn, worst, first = (
+        (synops[name] * energy.mac + update) / 1e6 for name in ("synops", "synops_worst", "synops_first")
+    )
+    ann = macs * energy.mac / 1e6
+    return {"sdnn": sdnn, "sdnn_worst": worst, "sdnn_first": first, "ann": ann, "ratio": ann / sdnn}
 
 
 def _ratio(dense: float, sparse: float) -> float:
@@ -137,24 +183,23 @@ def _ratio(dense: float, sparse: float) -> float:
     return float(dense / sparse) if sparse else math.inf
 
 
-def exact_operations(geometry: list[Layer], activity: Activity) -> dict:
+def exact_operations(geometry: list[Layer], activity: Activity, energy: Energy) -> dict:
     """`operations` with true counts: events of either sign, true fan-outs, exact MACs."""
-    events = np.append(after_first_frame(activity.events), 0)
+    events = np.concatenate([activity.events, np.zeros_like(activity.events[..., :1])], -1)
     macs = np.array([layer.macs for layer in geometry[1:]])
-    return operations(geometry, events, after_first_frame(activity.synops), macs)
+    return operations(geometry, events, activity.synops, macs, energy)
 
 
-def published_operations(geometry: list[Layer], activity: Activity) -> dict:
+def published_operations(geometry: list[Layer], activity: Activity, energy: Energy) -> dict:
     """`operations` as the tutorial's table has them.
 
     It counts positive messages only, those of the readout too, and multiplies each by
     channels * kernel / stride of the layer it goes to, borders and padding ignored; its MACs are what
     this gives where every neuron sends.
     """
-    events = after_first_frame(activity.positive)
     fan_outs = np.array([_published_fan_out(layer.synapse) for layer in geometry[1:]])
     neurons = np.array([layer.neurons for layer in geometry[:-1]])
-    return operations(geometry, events, events[:-1] * fan_outs, neurons * fan_outs)
+    return operations(geometry, activity.positive, activity.positive[..., :-1] * fan_outs, neurons * fan_outs, energy)
 
 
 def _published_fan_out(synapse: Any) -> float:
@@ -168,7 +213,10 @@ def operations_report(geometry: list[Layer], exact: dict, published: dict, title
         "Per frame, the first of each sequence left out. Events and synops: the\n"
         "sigma-delta network. Activations and MACs: an ordinary network of its shape.\n\n"
         f"Counted exactly\n\n{_table(geometry, exact)}\n"
-        f"As published: positive messages only, borders and padding ignored\n\n{_table(geometry, published)}"
+        f"As published: positive messages only, borders and padding ignored\n\n{_table(geometry, published)}\n"
+        "The same frames' 95th percentile and worst, and the mean of the first frames,\n"
+        f"which carry the whole image; counted exactly\n\n{_spread_table(exact)}\n"
+        f"{_energy_lines(exact, published)}"
     )
 
 
@@ -192,3 +240,26 @@ def _table(geometry: list[Layer], comparison: dict) -> str:
     )
     sums = "Events sparsity: {events_sparsity:.2f}x, synops sparsity: {synops_sparsity:.2f}x, neurons: {neurons}\n"
     return "\n".join(rows) + "\n\n" + sums.format(**comparison)
+
+
+def _spread_table(comparison: dict) -> str:
+    rows = [
+        "|  Layer  | Events p95 |  worst |  first | Synops p95 |   worst |   first |",
+        "|---------|-----------:|-------:|-------:|-----------:|--------:|--------:|",
+    ]
+    for name, counts in [*comparison["layers"].items(), ("Total", comparison["total"])]:
+        row = (
+            "| {name:^7} | {events_p95:10.0f} | {events_worst:6.0f} | {events_first:6.0f} "
+            "| {synops_p95:10.0f} | {synops_worst:7.0f} | {synops_first:7.0f} |"
+        )
+        rows.append(row.format(name=name, **counts))
+    return "\n".join(rows) + "\n"
+
+
+def _energy_lines(exact: dict, published: dict) -> str:
+    line = "{sdnn:.3f} microjoules a frame (worst {sdnn_worst:.3f}) against {ann:.3f}: {ratio:.1f}x\n"
+    return (
+        "Energy of the arithmetic, estimated, memory not included\n\n"
+        f"exact: {line.format(**exact['energy_microjoules'])}"
+        f"as published: {line.format(**published['energy_microjoules'])}"
+    )

@@ -3,18 +3,28 @@
 import numpy as np
 
 from pilotnet_sdnn.errors import reported
-from pilotnet_sdnn.events import Activity, exact_operations, layers, operations_report, published_operations
+from pilotnet_sdnn.events import (
+    Activity,
+    Energy,
+    exact_operations,
+    layers,
+    operations_report,
+    published_operations,
+)
 from pilotnet_sdnn.files import write_csv, write_metrics, write_text
 from pilotnet_sdnn.metrics import steering_metrics
 from pilotnet_sdnn.network import load_network
+from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import ACTIVITY, NETWORK, OPERATIONS_METRICS, OPERATIONS_PLOT, OPERATIONS_TABLE
 
 
 def main() -> None:
+    params = load_params()
+    energy = Energy(params.energy_mac_pj, params.energy_add_pj)
     geometry = layers(load_network(NETWORK))
     stored = np.load(ACTIVITY)
     activity = Activity(*(stored[name] for name in Activity._fields))
-    exact, published = exact_operations(geometry, activity), published_operations(geometry, activity)
+    exact, published = (count(geometry, activity, energy) for count in (exact_operations, published_operations))
     steering = steering_metrics(stored["labels"], activity.angles)
     title = f"# Operations: {stored['origin']}"
     accuracy = f"{steering['frames']} test frames, MSE {steering['mse']:.5f} sq. radians"
