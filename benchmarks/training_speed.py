@@ -9,7 +9,6 @@ Without --frames the drive is a made one (`road`); events, and so times, depend 
 
 import argparse
 import io
-import itertools
 import multiprocessing
 import statistics
 import subprocess
@@ -31,6 +30,7 @@ from torchvision import transforms
 
 from pilotnet_sdnn import frames as store
 from pilotnet_sdnn import kernels, road
+from pilotnet_sdnn.ann import CONVOLUTIONS, images, ordinary_network
 from pilotnet_sdnn.drive import resize
 from pilotnet_sdnn.network import Network, event_rate_loss, normalise
 from pilotnet_sdnn.training import FlatRAdam
@@ -40,7 +40,6 @@ NOTEBOOK_FRAMES, NOTEBOOK_EPOCHS = 45_406, 200
 LOOP = 4  # iterations of a whole loop that are timed together
 PICTURES = 96  # frames of the drive that the tutorial's loader is given as JPEG files
 Side = Callable[[Tensor], Callable[[], object]]  # given sequences of frames, sets up what is timed
-CONVOLUTIONS = ((3, 24, (2, 2), (0, 0)), (24, 36, (2, 2), (0, 0)), (36, 64, (2, 1), (1, 0)), (64, 64, (1, 1), (0, 0)))
 
 
 def drive(path: Path | None) -> Tensor:
@@ -86,22 +85,6 @@ def trainer(
 
 def stock_radam(module: torch.nn.Module) -> torch.optim.Optimizer:
     return torch.optim.RAdam(module.parameters(), lr=0.001, weight_decay=1e-5)
-
-
-def ordinary_network() -> torch.nn.Module:
-    """The ANN of the same shape: frames one by one, channels last."""
-    layers: list[torch.nn.Module] = []
-    for inputs, outputs, stride, padding in CONVOLUTIONS:
-        layers += [torch.nn.Conv2d(inputs, outputs, 3, stride, padding), torch.nn.ReLU()]
-    layers.append(torch.nn.Flatten())
-    for inputs, outputs in itertools.pairwise((2560, 100, 50, 10)):
-        layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU()]
-    return torch.nn.Sequential(*layers, torch.nn.Linear(10, 1)).to(memory_format=torch.channels_last)
-
-
-def images(frames: Tensor) -> Tensor:
-    """Sequences as a batch of images, channels last, as an ordinary network takes them."""
-    return normalise(frames).permute(0, 4, 1, 2, 3).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def convolutions_alone(videos: Tensor) -> Callable[[], None]:

@@ -60,6 +60,7 @@ class Params:
     contrast: float = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
     shift: int = _integer(0)
     shift_degrees: float = _number("a number", lambda value: True)
+    ann: bool = _allowed("true or false", lambda value: isinstance(value, bool))
     threshold: float = _positive()
     tau_grad: float = _positive()
     scale_grad: float = _positive()

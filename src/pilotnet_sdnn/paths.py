@@ -11,10 +11,12 @@ ACTIVITY = Path("data/activity.npz")
 
 NETWORK = Path("models/network.pt")
 TRAINING_LOG = Path("models/training.csv")
+ANN = Path("models/ann.pt")
 EXPORTED_NETWORK = Path("models/network.net")
 
 TRAIN_METRICS = Path("metrics/train.json")
 EVALUATION_METRICS = Path("metrics/evaluation.json")
+ANN_METRICS = Path("metrics/ann.json")
 OPERATIONS_METRICS = Path("metrics/operations.json")
 
 TRAINING_PLOT = Path("plots/training.csv")

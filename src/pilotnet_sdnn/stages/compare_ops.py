@@ -1,5 +1,7 @@
 """Compare the operations of the sigma-delta network with those of an ordinary network of its shape."""
 
+import json
+
 import numpy as np
 
 from pilotnet_sdnn.errors import reported
@@ -15,7 +17,7 @@ from pilotnet_sdnn.files import write_csv, write_metrics, write_text
 from pilotnet_sdnn.metrics import steering_metrics
 from pilotnet_sdnn.network import load_network
 from pilotnet_sdnn.params import load_params
-from pilotnet_sdnn.paths import ACTIVITY, NETWORK, OPERATIONS_METRICS, OPERATIONS_PLOT, OPERATIONS_TABLE
+from pilotnet_sdnn.paths import ACTIVITY, ANN_METRICS, NETWORK, OPERATIONS_METRICS, OPERATIONS_PLOT, OPERATIONS_TABLE
 
 
 def main() -> None:
@@ -28,6 +30,9 @@ def main() -> None:
     steering = steering_metrics(stored["labels"], activity.angles)
     title = f"# Operations: {stored['origin']}"
     accuracy = f"{steering['frames']} test frames, MSE {steering['mse']:.5f} sq. radians"
+    ann = json.loads(ANN_METRICS.read_text(encoding="utf-8"))
+    if ann:
+        accuracy += f" (ordinary network: {ann['ann_mse']:.5f})"
     report = operations_report(geometry, exact, published, f"{title}\n\n{accuracy}")
 
     write_metrics(OPERATIONS_METRICS, {**exact, "as_published": published})
