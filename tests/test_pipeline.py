@@ -26,7 +26,10 @@ def test_repro_makes_every_output(clone):
     operations = clone.metrics("operations")
     totals = {"events_sparsity", "synops_sparsity", "synops_per_frame", "macs_per_frame", "neurons", "layers"}
     assert totals <= operations.keys() and totals <= operations["as_published"].keys()
-    assert operations["layers"]["layer-1"].keys() == {"events", "synops", "activations", "macs"}
+    spread = {f"{count}_{kind}" for count in ("events", "synops") for kind in ("p95", "worst", "first")}
+    assert operations["layers"]["layer-1"].keys() == {"events", "synops", "activations", "macs", *spread}
+    assert operations["total"].keys() == {"events", "synops", *spread}
+    assert clone.metrics("ann").keys() == {"ann_mse", "ann_mae_degrees", "ann_r2"}
 
 
 def test_saved_network_is_the_best_one_of_the_run(clone):
