@@ -50,13 +50,18 @@ def test_numbers_as_dvc_writes_them(tmp_path, written, number):
         ("shift_degrees", ".inf", "a number"),
         ("split", "half", "one of random, blocked"),
         ("event_loss", "[events]", "one of synops, published"),
-        ("source", "7", "synthetic, pilotnet, a path or an http(s) URL"),
+        ("source", "7", "synthetic, pilotnet, a path or an http(s) URL, or a list of such"),
+        ("source", "[a.zip, 7]", "synthetic, pilotnet, a path or an http(s) URL, or a list of such"),
+        ("source", "[]", "synthetic, pilotnet, a path or an http(s) URL, or a list of such"),
+        ("on_bad_frame", "ignore", "one of error, skip"),
+        ("csv_columns", "{frame: image}", "frame, angle and time, each"),
+        ("csv_columns", "{frame: image, angle: null, time: null}", "frame, angle and time, each"),
     ],
 )
 def test_ill_typed_parameter_is_named_with_what_is_allowed(tmp_path, name, value, expected):
     with pytest.raises(UserError) as error:
         load_params(edited(tmp_path, name, value))
-    assert f"params.yaml: {name}: expected {expected}, found" in str(error.value)
+    assert f"params.yaml: {name}: expected {expected}" in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -166,7 +166,7 @@ def test_zip_without_labels_or_with_a_label_without_its_frame(out, tmp_path):
     path = tmp_path / "drive.zip"
     with zipfile.ZipFile(path, "w") as drive:
         drive.writestr("driving_dataset/0.jpg", b"")
-    refused(path, out, "no driving_dataset/data.txt")
+    refused(path, out, "no data.txt in it, nor in driving_dataset/")
     with zipfile.ZipFile(path, "a") as drive:
         drive.writestr("driving_dataset/data.txt", "0.jpg 1\n1.jpg 1\n")
     refused(path, out, "line 2", "1.jpg")

@@ -38,12 +38,36 @@ def _one_of(*choices: str) -> Any:
     return _allowed("one of " + ", ".join(choices), lambda value: value in choices)
 
 
+def _are_sources(value: Any) -> bool:
+    names = value if isinstance(value, list) else [value]
+    return len(names) > 0 and all(isinstance(name, str) and name != "" for name in names)
+
+
+def _are_columns(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) != {"frame", "angle", "time"}:
+        return False
+    columns = [value["frame"], value["angle"], value["time"]]
+    named = [isinstance(column, str) or (type(column) is int and column >= 0) for column in columns]
+    return named[0] == named[1] and all(ok or column is None for ok, column in zip(named, columns, strict=True))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Params:
     """Every parameter of the pipeline; params.yaml says what each one does."""
 
-    source: str = _allowed("synthetic, pilotnet, a path or an http(s) URL", lambda v: isinstance(v, str) and v != "")
+    source: str | list[str] = _allowed(  # noqa: RUF009
+        "synthetic, pilotnet, a path or an http(s) URL, or a list of such", _are_sources
+    )
     synthetic_frames: int = _integer(1)
+    on_bad_frame: str = _one_of("error", "skip")
+    max_gigabytes: float = _positive()
+    simulator_degrees: float = _positive()
+    csv_columns: dict[str, str | int | None] = _allowed(  # noqa: RUF009
+        "frame, angle and time, each a column's name, its number from 0 or null; time or all may be null", _are_columns
+    )
+    csv_unit: str = _one_of("degrees", "radians", "-degrees", "-radians")
+    gap_frames: int = _integer(1)
+    gap_seconds: float = _positive()
     seed: int = _integer(0)
     sequence: int = _integer(2)
     split: str = _one_of("random", "blocked")

@@ -1,13 +1,18 @@
-"""Where a drive comes from: the synthetic road, Sully Chen's dataset, a file, a folder or a URL.
+"""Where drives come from: the synthetic road, Sully Chen's dataset, a file, a folder or a URL.
 
 Every source ends as the same zip, checked before it gets its name.
 """
 
 import hashlib
 import io
+import math
+import re
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
 
 import gdown
 import requests
@@ -15,17 +20,11 @@ from gdown.exceptions import DownloadError
 from PIL import Image
 
 from pilotnet_sdnn import road
-from pilotnet_sdnn.drive import (
-    FOLDER,
-    PILOTNET_LABELS_SHA256,
-    labels_sha256,
-    open_drive,
-    pack_drive,
-    parse_labels,
-    read_labels,
-)
+from pilotnet_sdnn.archive import Archive, FolderArchive, ZipArchive, open_zip
+from pilotnet_sdnn.drive import FOLDER, LABELS, PILOTNET_LABELS_SHA256, labels_sha256, origin, pack_drive
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.files import whole
+from pilotnet_sdnn.layouts import SIMULATOR, SULLY_CHEN, Drive, Reading, read_layout
 from pilotnet_sdnn.paths import repository, user_cache
 from pilotnet_sdnn.progress import progress
 
@@ -35,27 +34,65 @@ PILOTNET_URL = "https://drive.google.com/uc?id=1Ue4XohCOV5YXy57S_5tDfCVqzLr101M7
 RETRIES = 5  # of a download, with growing pauses
 
 
-def fetch(source: str, path: Path, frames: int, seed: int) -> None:
-    """Bring a drive to `path`.
+DEFAULTS = Reading()
+
+
+class Source(NamedTuple):
+    """A drive that was found and whose labels were read."""
+
+    name: str  # as params.yaml has it
+    archive: Archive
+    drive: Drive
+
+
+def fetch(source: str | list[str], path: Path, frames: int, seed: int, reading: Reading = DEFAULTS) -> None:
+    """Bring a drive, or several one after the other, to `path`.
 
     Args:
-        source: "synthetic", "pilotnet", an http(s) URL of a zip, or the path of a zip or a folder.
+        source: "synthetic", "pilotnet", an http(s) URL of a zip, or the path of a zip, a folder or a csv in
+            one; or a list of such.
         path: the zip to write.
         frames: length of the synthetic drive.
         seed: of the synthetic drive.
+        reading: how to read zips and folders.
 
     Raises:
-        UserError: the source cannot be reached or is not a drive; `path` is then left as it was.
+        UserError: a source cannot be reached or is not a drive; `path` is then left as it was.
     """
+    names = [source] if isinstance(source, str) else source
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"params.yaml: source: {twice[0]!r} is there twice")
+    made = path.with_name(".synthetic.zip.tmp")
     with whole(path) as temporary:
-        if source == "synthetic":
-            pack_drive(temporary, _synthetic(frames, seed), f"synthetic road, seed {seed}, {frames} frames")
-        elif source == "pilotnet":
-            shutil.copyfile(_download(PILOTNET_URL, PILOTNET_LABELS_SHA256), temporary)
-        elif source.startswith(("http://", "https://")):
-            shutil.copyfile(_download(source), temporary)
-        else:
-            _copy(_local(source), temporary)
+        try:
+            drives = [_source(name, _local(name, made, frames, seed), reading) for name in names]
+            if len(drives) == 1 and _packed(drives[0]):
+                shutil.copyfile(drives[0].archive.where, temporary)
+            else:
+                _pack(drives, temporary, int(reading.max_gigabytes * 1e9))
+        finally:
+            made.unlink(missing_ok=True)
+    for drive in drives:
+        if drive.drive.bad.count:
+            print(drive.drive.bad)
+
+
+def _local(source: str, made: Path, frames: int, seed: int) -> Path:
+    """Where on this machine a source is; the synthetic drive is written to `made`."""
+    if source == "synthetic":
+        pack_drive(made, _synthetic(frames, seed), f"synthetic road, seed {seed}, {frames} frames")
+        return made
+    if source == "pilotnet":
+        return _download(PILOTNET_URL, PILOTNET_LABELS_SHA256)
+    if source.startswith(("http://", "https://")):
+        return _download(source)
+    path = (repository() / Path(source).expanduser()).resolve()  # a relative one is relative to the repository
+    if not path.exists():
+        raise UserError(
+            f"params.yaml: source: {source!r} is neither synthetic, pilotnet, a URL nor an existing file or folder "
+            f"(looked for {path})"
+        )
+    return path
 
 
 def _synthetic(frames: int, seed: int) -> Iterator[tuple[str, bytes, float]]:
@@ -66,47 +103,74 @@ def _synthetic(frames: int, seed: int) -> Iterator[tuple[str, bytes, float]]:
         yield f"{number}.jpg", jpeg.getvalue(), degrees
 
 
-def _local(source: str) -> Path:
-    """The path a source names; a relative one is relative to the repository."""
-    path = (repository() / Path(source).expanduser()).resolve()
-    if not path.exists():
-        raise UserError(
-            f"params.yaml: source: {source!r} is neither synthetic, pilotnet, a URL nor an existing file or folder "
-            f"(looked for {path})"
-        )
-    return path
-
-
-def _copy(source: Path, path: Path) -> None:
-    if source.is_dir():
-        pack_drive(path, _folder(source))
+def _source(name: str, path: Path, reading: Reading) -> Source:
+    """What is at a path: a zip, a folder, or a csv in a folder."""
+    archive: Archive
+    if path.is_dir():
+        archive, table = FolderArchive(path), None
+    elif path.suffix.lower() == ".csv":
+        archive, table = FolderArchive(path.parent), path.name
+    elif path.is_file():
+        archive, table = ZipArchive(path, int(reading.max_gigabytes * 1e9)), None
     else:
-        _check(source)
-        shutil.copyfile(source, path)
+        raise UserError(f"{path}: neither a file nor a folder")
+    drive = read_layout(archive, reading, table)
+    print(f"{name}: the layout of {drive.layout}, {_frames(drive):,} labelled frames")
+    return Source(name, archive, drive)
 
 
-def _folder(source: Path) -> Iterator[tuple[str, bytes, float]]:
-    """The frames of a folder that holds data.txt, or driving_dataset/data.txt as the unpacked zip does."""
-    folder = source if (source / "data.txt").exists() else source / FOLDER
-    try:
-        text = (folder / "data.txt").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        raise UserError(f"{source}: no data.txt in it, nor in {FOLDER}/; expected data.txt, 0.jpg, ...") from None
-    labels = parse_labels(text, str(folder / "data.txt"))
-    for label in progress(labels, desc="packing the drive", unit="frame"):
-        try:
-            jpeg = (folder / label.frame).read_bytes()
-        except OSError:
+def _frames(drive: Drive) -> int:
+    return sum(not math.isnan(label.degrees) for label in drive.labels)
+
+
+def _packed(source: Source) -> zipfile.ZipFile | None:
+    """The zip, if it is one that later stages read as it is."""
+    drive, archive = source.drive, source.archive
+    if isinstance(archive, ZipArchive) and drive.layout in SULLY_CHEN and drive.folder == f"{FOLDER}/":
+        return archive.zip if LABELS in archive.zip.namelist() else None
+    return None
+
+
+def _pack(sources: list[Source], path: Path, max_bytes: int) -> None:
+    """Write drives one after the other as one, each in a folder of its own if they are several."""
+    origins = [_origin(source) for source in sources]
+    if len(sources) > 1:
+        origins = [f"{len(sources)} drives: " + "; ".join(origins)]
+    pack_drive(path, _shots(sources, max_bytes), origins[0])
+
+
+def _origin(source: Source) -> str:
+    if packed := _packed(source):
+        return origin(packed)
+    return f"{SIMULATOR} drive, {_frames(source.drive):,} frames" if source.drive.layout == SIMULATOR else ""
+
+
+def _shots(sources: list[Source], max_bytes: int) -> Iterator[tuple[str, bytes | None, float, float | None]]:
+    """The frames and labels of drives as `pack_drive` takes them."""
+    shots = ((at, source, label) for at, source in enumerate(sources, 1) for label in source.drive.labels)
+    size = 0
+    for at, (_, archive, drive), label in progress(
+        shots, total=sum(len(source.drive.labels) for source in sources), desc="packing the drive", unit="frame"
+    ):
+        frame = re.sub(r"[\s%]|^#", lambda found: quote(found[0]), label.frame)  # what would end a name in data.txt
+        name = f"{at}/{frame}" if len(sources) > 1 else frame
+        image = None
+        if not math.isnan(label.degrees):
+            try:
+                image = archive.read(drive.folder + label.frame)
+            except UserError as error:
+                drive.bad.add(label.line, str(error))
+                drive.bad.check()
+        yield name, image, math.nan if image is None else label.degrees, label.time
+        size += len(image or b"")
+        if size > max_bytes:
             raise UserError(
-                f"{folder / 'data.txt'} line {label.line}: no {label.frame} in the folder; "
-                "add the frame or remove the line"
-            ) from None
-        yield label.frame, jpeg, label.degrees
+                f"{archive.where}: more than max_gigabytes allows ({max_bytes / 1e9:g}); raise it in params.yaml"
+            )
 
 
 def _check(path: Path, labels_checksum: str | None = None) -> None:
-    with open_drive(path) as drive:
-        read_labels(drive)
+    with open_zip(path) as drive:
         if labels_checksum and labels_sha256(drive) != labels_checksum:
             raise UserError(
                 f"{path}: its data.txt has sha256 {labels_sha256(drive)}, expected {labels_checksum}: "

@@ -1,7 +1,8 @@
-"""Bring the drive that `source` names to data/raw/driving_dataset.zip."""
+"""Bring the drives that `source` names to data/raw/driving_dataset.zip."""
 
-from pilotnet_sdnn.drive import open_drive, origin, read_labels
+from pilotnet_sdnn.drive import BadLabels, labels_name, odd_shapes, open_drive, origin, read_labels
 from pilotnet_sdnn.errors import reported
+from pilotnet_sdnn.layouts import Reading
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import DRIVE
 from pilotnet_sdnn.sources import fetch
@@ -9,9 +10,16 @@ from pilotnet_sdnn.sources import fetch
 
 def main() -> None:
     params = load_params()
-    fetch(params.source, DRIVE, params.synthetic_frames, params.seed)
+    reading = Reading(
+        params.on_bad_frame, params.simulator_degrees, params.csv_columns, params.csv_unit, params.max_gigabytes
+    )
+    fetch(params.source, DRIVE, params.synthetic_frames, params.seed, reading)
     with open_drive(DRIVE) as drive:
-        print(f"{DRIVE}: {origin(drive)}, {len(read_labels(drive))} labelled frames")
+        labels = read_labels(drive, BadLabels(labels_name(drive), params.on_bad_frame))
+        drives = len({label.drive for label in labels})
+        print(f"{DRIVE}: {origin(drive)}, {len(labels):,} labelled frames" + f" of {drives} drives" * (drives > 1))
+        for warning in odd_shapes(drive, labels):
+            print(f"warning: {warning}")
 
 
 if __name__ == "__main__":
