@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 from clone import TINY, Clone
+from hypothesis import settings
 
 from pilotnet_sdnn import sources
+
+settings.register_profile("suite", derandomize=True, max_examples=150, deadline=None)  # the same examples every time
+settings.load_profile("suite")
 
 REAL_DATA = Path(os.environ.get("PILOTNET_TEST_DATA", Path(__file__).parents[2] / "shared/data"))
 

@@ -303,7 +303,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 def odd_shapes(drive: zipfile.ZipFile, labels: list[Label]) -> list[str]:
     """A line for each drive whose first frame is of quite another shape than Sully Chen's, as resizing distorts it."""
     lines = []
-    for label in {label.drive: label for label in reversed(labels)}.values():
+    for label in reversed({label.drive: label for label in reversed(labels)}.values()):
         try:
             width, height = decode_frame(read_member(drive, frame_member(label)), label.frame).size
         except UserError:  # the resize stage tells

@@ -108,9 +108,10 @@ def _with_columns(archive: Archive, folder: str, tables: list[str], columns: Col
     names = {column for column in columns.values() if isinstance(column, str)}
     having = [name for name in tables if names <= set(_head(archive, folder + name))]
     if len(having) != 1:
+        found = ", ".join(map(quoted, tables[:5]))
         raise UserError(
-            f"{archive.where}: {len(having)} of its {len(tables)} csv files ({', '.join(map(quoted, tables[:5]))}) have "
-            "the columns of csv_columns; leave one of them there, or give the path of one as source"
+            f"{archive.where}: {len(having)} of its csv files ({found}) have the columns of csv_columns; leave one "
+            "such file there, or give the path of one as source"
         )
     return having[0]
 

@@ -1,0 +1,43 @@
+"""Small drives of every kind, also bad ones, to test with."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pilotnet_sdnn.errors import UserError
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
+    data = io.BytesIO()
+    image.save(data, kind, **options)
+    return data.getvalue()
+
+
+JPEG = encoded(Image.new("RGB", (455, 256), (90, 120, 60)))
+
+
+def write_zip(path: Path, files: dict[str, str | bytes], **options) -> Path:
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def write_folder(path: Path, files: dict[str, str | bytes]) -> Path:
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def one_line(call, *words: str) -> None:
+    """The call is refused in one line that has the words."""
+    with pytest.raises(UserError) as error:
+        call()
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    for word in words:
+        assert word in message

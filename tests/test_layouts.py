@@ -1,0 +1,249 @@
+"""The layouts that drives come in: each is found, named, and ends as the same zip with the same degrees."""
+
+import zipfile
+
+import numpy as np
+import pytest
+from clone import TINY, Clone
+from drives import JPEG, one_line, write_folder, write_zip
+
+from pilotnet_sdnn import sources
+from pilotnet_sdnn.drive import BadLabels, open_drive, origin, read_labels, segments
+from pilotnet_sdnn.layouts import Reading
+
+FRAMES = {f"{i}.jpg": JPEG + bytes([i]) for i in range(4)}  # bytes after its end do not harm a JPEG
+DEGREES = [0, -12.5, 501.78, 3]
+SULLY_2017 = "0.jpg 0\n1.jpg -12.5\n2.jpg 501.78\n3.jpg 3\n"
+SULLY_2018 = "".join(
+    f"{i}.jpg {degrees},2018-07-01 17:09:44:{time}\n"
+    for i, (degrees, time) in enumerate(zip(DEGREES, (912, 945, 978, 999), strict=True))
+)
+COLUMNS = {"frame": "image", "angle": "angle", "time": None}
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "data" / "driving_dataset.zip"
+
+
+def fetched(out, source, on_bad_frame="error", **reading):
+    """The labels and the JPEGs that a source leaves for the later stages."""
+    sources.fetch(source, out, frames=10, seed=1, reading=Reading(on_bad_frame=on_bad_frame, **reading))
+    with open_drive(out) as drive:
+        labels = read_labels(drive, BadLabels("data.txt", on_bad_frame))
+        return labels, [drive.read(f"driving_dataset/{label.frame}") for label in labels]
+
+
+def degrees(labels):
+    return [label.degrees for label in labels]
+
+
+@pytest.mark.parametrize("prefix", ["", "driving_dataset/", "my drive/", "outer/driving_dataset/"])
+@pytest.mark.parametrize("write", [write_zip, write_folder])
+def test_sully_chen_2017_with_or_without_folders_around_it(tmp_path, out, capsys, write, prefix):
+    files = {"data.txt": SULLY_2017, **FRAMES}
+    source = write(tmp_path / "source", {prefix + name: content for name, content in files.items()})
+    labels, images = fetched(out, str(source))
+    assert degrees(labels) == DEGREES
+    assert [label.frame for label in labels] == list(FRAMES)
+    assert images == list(FRAMES.values())
+    assert "the layout of Sully Chen 2017, 4 labelled frames" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("prefix", ["", "data/"])
+@pytest.mark.parametrize("write", [write_zip, write_folder])
+def test_sully_chen_2018_keeps_the_times(tmp_path, out, capsys, write, prefix):
+    frames = {f"07012018/{prefix}{name}": jpeg for name, jpeg in FRAMES.items()}
+    source = write(tmp_path / "source", {"07012018/data.txt": SULLY_2018, **frames})
+    labels, images = fetched(out, str(source))
+    assert degrees(labels) == DEGREES
+    assert images == list(FRAMES.values())
+    assert labels[0].time == pytest.approx(np.datetime64("2018-07-01T17:09:44.912").astype(float) / 1000)
+    np.testing.assert_allclose(np.diff([label.time for label in labels]), [0.033, 0.033, 0.021], atol=1e-6)
+    assert "the layout of Sully Chen 2018, 4 labelled frames" in capsys.readouterr().out
+    assert zipfile.ZipFile(out).read("driving_dataset/data.txt").decode().startswith("0.jpg 0")
+
+
+def simulator(folder, header="", stamps=("30_48_287", "30_48_404", "30_52_404")):
+    """A `driving_log.csv` as the simulator writes it, with the frames' paths below `folder`."""
+    slash = "\\" if "\\" in folder else "/"
+    rows = [
+        ",".join(f" {folder}IMG{slash}{camera}_2016_12_01_13_{stamp}.jpg" for camera in ("center", "left", "right"))
+        + f",{steering},0.5,0,22.1\n"
+        for stamp, steering in zip(stamps, (0, -0.1, 1), strict=True)
+    ]
+    frames = {
+        f"IMG/{camera}_2016_12_01_13_{stamp}.jpg": JPEG + camera.encode()
+        for stamp in stamps
+        for camera in ("center", "left", "right")
+    }
+    return {"driving_log.csv": header + "".join(rows), **frames}
+
+
+@pytest.mark.parametrize("header", ["", "center,left,right,steering,throttle,brake,speed\n"])
+@pytest.mark.parametrize("folder", ["", "/home/me/recorded/", "C:\\Users\\me\\recorded\\"])
+@pytest.mark.parametrize("write", [write_zip, write_folder])
+def test_udacity_simulator_wherever_it_was_recorded(tmp_path, out, capsys, write, folder, header):
+    source = write(tmp_path / "source", simulator(folder, header))
+    labels, images = fetched(out, str(source), simulator_degrees=20)
+    assert degrees(labels) == [0, -2, 20]
+    assert images == [JPEG + b"center"] * 3
+    np.testing.assert_allclose(np.diff([label.time for label in labels]), [0.117, 4], atol=1e-6)
+    assert "the layout of Udacity simulator, 3 labelled frames" in capsys.readouterr().out
+    with open_drive(out) as drive:
+        assert origin(drive) == "Udacity simulator drive, 3 frames"
+    np.testing.assert_array_equal(segments(labels, 1, 1), [0, 0, 1])  # four seconds are a gap
+
+
+def test_simulator_says_which_line_is_wrong(tmp_path, out):
+    files = simulator("/home/me/")
+    for wrong, problem in (("1.5", "expected steering from -1 to 1"), ("left", "expected an angle")):
+        files["driving_log.csv"] = simulator("/home/me/")["driving_log.csv"].replace(",-0.1,", f",{wrong},")
+        write_folder(tmp_path / "source", files)
+        one_line(lambda: fetched(out, str(tmp_path / "source")), "driving_log.csv line 2", problem, wrong)
+
+
+@pytest.mark.parametrize(("unit", "sign"), [("radians", 1), ("-radians", -1)])
+def test_csv_with_columns_by_name(tmp_path, out, unit, sign):
+    table = "time;angle;note;image\n0.0;0.5;a;cam/0.jpg\n0.05;-1;b;cam/1.jpg\n"
+    source = write_zip(tmp_path / "a.zip", {"log.csv": table, "cam/0.jpg": b"first", "cam/1.jpg": b"second"})
+    labels, images = fetched(out, str(source), csv_columns={**COLUMNS, "time": "time"}, csv_unit=unit)
+    np.testing.assert_allclose(degrees(labels), np.degrees([sign * 0.5, sign * -1.0]), atol=1e-6)
+    assert images == [b"first", b"second"]
+    assert [label.time for label in labels] == [0, 0.05]
+
+
+def test_csv_without_a_header_with_columns_by_number(tmp_path, out):
+    """As in https://github.com/Eric-Gonzalez/driving-data."""
+    table = "-4.876853, 0.2440463, 0, 29.73833, frames/0.png\n-6.258122, 0.2530782, 0, 29.72401, frames/1.png\n"
+    source = write_folder(tmp_path / "a", {"log.csv": table, "frames/0.png": b"first", "frames/1.png": b"second"})
+    labels, images = fetched(out, str(source), csv_columns={"frame": 4, "angle": 0, "time": None})
+    assert degrees(labels) == [-4.876853, -6.258122]
+    assert images == [b"first", b"second"]
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("1530464984.5", "1530464985.25"),
+        ("1530464984500", "1530464985250"),
+        ("1530464984500000000", "1530464985250000000"),
+        ("2018-07-01T17:09:44.5", "2018-07-01T17:09:45.25"),
+        ("2018-07-01 17:09:44:500", "2018-07-01 17:09:45:250"),
+    ],
+)
+def test_csv_with_times_as_they_come(tmp_path, out, start, end):
+    source = write_folder(tmp_path / "a", {"a.csv": f"image,angle,t\n0.jpg,1,{start}\n1.jpg,1,{end}\n", **FRAMES})
+    labels, _ = fetched(out, str(source), csv_columns={**COLUMNS, "time": "t"})
+    np.testing.assert_allclose([label.time for label in labels], [1530464984.5, 1530464985.25])
+
+
+def test_of_several_csv_files_the_one_with_the_columns_or_the_one_that_is_named(tmp_path, out):
+    files = {"labels.csv": "image,angle\n0.jpg,1\n", "gps.csv": "lat,lon\n1,2\n", "0.jpg": JPEG}
+    folder = write_folder(tmp_path / "a", files)
+    assert degrees(fetched(out, str(folder), csv_columns=COLUMNS)[0]) == [1]
+    write_folder(folder, {"other.csv": "image,angle\n0.jpg,2\n"})
+    one_line(lambda: fetched(out, str(folder), csv_columns=COLUMNS), "2 of its csv files", "other.csv")
+    assert degrees(fetched(out, str(folder / "other.csv"), csv_columns=COLUMNS)[0]) == [2]
+
+
+def test_csv_whose_columns_are_not_said_or_not_there(tmp_path, out):
+    folder = write_folder(tmp_path / "a", {"labels.csv": "picture,steer\n0.jpg,1\n", "0.jpg": JPEG})
+    one_line(lambda: fetched(out, str(folder)), "labels.csv", "csv_columns: {frame", "picture, steer")
+    one_line(lambda: fetched(out, str(folder), csv_columns=COLUMNS), "no column 'image', the frame", "picture, steer")
+    columns = {"frame": 0, "angle": 7, "time": None}
+    one_line(lambda: fetched(out, str(folder), csv_columns=columns), "no column 7, the angle")
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("1.jpg", "expected 2 columns as in the first line, found 1"),
+        ("1.jpg,1,2", "found 3"),
+        ("0.jpg,1", "'0.jpg' has a label already, on line 3"),
+        ("7.jpg,1", "no frame '7.jpg'"),
+        (",1", "no frame ''"),
+        ("1.jpg,nan", "expected an angle"),
+        ("1.jpg,1e9", "no angle of a steering wheel"),
+        ("../1.jpg,1e9", "no angle of a steering wheel"),  # 1.jpg is found, and nothing above the folder
+        ('"1.jpg,1', "expected 2 columns"),
+        ("1.jpg," + "9" * 200_000, "expected 2 columns"),  # a field too long for the csv module
+    ],
+)
+def test_row_that_cannot_be_used_is_named_or_left_out(tmp_path, out, row, problem):
+    text = f"# a comment\nimage,angle\n0.jpg,1\n\n{row}\n2.jpg,3\n"
+    folder = write_folder(tmp_path / "a", {"labels.csv": text, **FRAMES})
+    one_line(lambda: fetched(out, str(folder), csv_columns=COLUMNS), "labels.csv line 5", problem)
+    labels, _ = fetched(out, str(folder), "skip", csv_columns=COLUMNS)
+    assert degrees(labels) == [1, 3]
+    np.testing.assert_array_equal(segments(labels, 1, 1), [0, 1])  # what was left out is a gap
+
+
+def test_frames_whose_names_would_end_a_name_in_data_txt(tmp_path, out):
+    rows = "angle,image\n1,my frame.jpg\n2,my%20frame.jpg\n3,#3.jpg\n"
+    files = {"my frame.jpg": b"a", "my%20frame.jpg": b"b", "#3.jpg": b"c"}
+    folder = write_folder(tmp_path / "a", {"labels.csv": rows, **files})
+    labels, images = fetched(out, str(folder), csv_columns=COLUMNS)
+    assert degrees(labels) == [1, 2, 3]
+    assert images == [b"a", b"b", b"c"]
+
+
+def test_several_drives_keep_their_order_and_their_frames_of_the_same_name(tmp_path, out, capsys):
+    files = {"driving_dataset/data.txt": "0.jpg 1\n1.jpg 2\n", **in_drive(b"a", 2)}
+    first = write_zip(tmp_path / "first.zip", files)
+    second = write_folder(tmp_path / "second", simulator("/home/me/"))
+    labels, images = fetched(out, [str(first), str(second), "synthetic"])
+    assert degrees(labels)[:5] == [1, 2, 0, -2.5, 25]
+    assert images[:2] == [b"a0", b"a1"]
+    assert [label.frame.split("/")[0] for label in labels] == ["1"] * 2 + ["2"] * 3 + ["3"] * 10
+    np.testing.assert_array_equal(segments(labels, 1, 1), [0] * 2 + [1] * 2 + [2] + [3] * 10)
+    printed = capsys.readouterr().out
+    assert "first.zip: the layout of Sully Chen 2017, 2" in printed
+    assert "second: the layout of Udacity simulator, 3" in printed
+    with open_drive(out) as drive:
+        assert origin(drive).startswith("3 drives: drive with labels sha256:")
+        assert "Udacity simulator drive, 3 frames; synthetic road, seed 1, 10 frames" in origin(drive)
+
+
+def in_drive(content: bytes, count: int) -> dict[str, bytes]:
+    return {f"driving_dataset/{i}.jpg": content + str(i).encode() for i in range(count)}
+
+
+def test_the_same_drives_give_the_same_bytes_wherever_they_are(tmp_path, out):
+    for place in ("here", "there"):
+        write_folder(tmp_path / place / "a", {"data.txt": SULLY_2018, **FRAMES})
+        write_folder(tmp_path / place / "b", simulator("/home/me/"))
+        fetched(tmp_path / f"{place}.zip", [str(tmp_path / place / "a"), str(tmp_path / place / "b")])
+    assert (tmp_path / "here.zip").read_bytes() == (tmp_path / "there.zip").read_bytes()
+
+
+def test_one_drive_twice_is_refused(tmp_path, out):
+    one_line(lambda: fetched(out, ["synthetic", "synthetic"]), "'synthetic' is there twice")
+
+
+def test_thousands_of_missing_frames_are_one_line(tmp_path, out):
+    text = "".join(f"{i}.jpg {i % 30}\n" for i in range(5000))
+    source = write_zip(tmp_path / "a.zip", {"driving_dataset/data.txt": text, **in_drive(JPEG, 3)})
+    one_line(
+        lambda: fetched(out, str(source)), "data.txt line 4", "no frame 'driving_dataset/3.jpg'", "4,996 more bad lines"
+    )
+
+
+def test_lines_without_a_frame_are_left_out_and_counted(tmp_path, out, capsys):
+    text = "".join(f"{i}.jpg {i}\n" for i in range(6))
+    source = write_zip(tmp_path / "a.zip", {"driving_dataset/data.txt": text, **in_drive(JPEG, 2)})
+    labels, _ = fetched(out, str(source), "skip")
+    assert degrees(labels) == [0, 1]
+    assert out.read_bytes() == source.read_bytes()
+    assert "4 labels left out (on_bad_frame: skip), the first: " in capsys.readouterr().out
+
+
+def test_list_of_drives_from_the_command_line(tmp_path):
+    clone = Clone(tmp_path / "clone", **TINY)
+    for name in ("a", "b"):
+        write_zip(clone.path / f"{name}.zip", {"driving_dataset/data.txt": "0.jpg 1\n1.jpg 2\n", **in_drive(JPEG, 2)})
+    clone.commit("Two drives")
+    printed = clone.run("dvc", "exp", "run", "-S", "source=[a.zip,b.zip]", "download")
+    assert "b.zip: the layout of Sully Chen 2017, 2 labelled frames" in printed
+    assert "4 labelled frames of 2 drives" in printed
+    clone.run("dvc", "exp", "run", "-S", "csv_columns.frame=image", "-S", "csv_columns.angle=angle", "download")
