@@ -243,7 +243,7 @@ def test_list_of_drives_from_the_command_line(tmp_path):
     for name in ("a", "b"):
         write_zip(clone.path / f"{name}.zip", {"driving_dataset/data.txt": "0.jpg 1\n1.jpg 2\n", **in_drive(JPEG, 2)})
     clone.commit("Two drives")
-    printed = clone.run("dvc", "exp", "run", "-S", "source=[a.zip,b.zip]", "download")
+    columns = ["-S", "csv_columns.frame=image", "-S", "csv_columns.angle=angle"]
+    printed = clone.run("dvc", "exp", "run", "-S", "source=[a.zip,b.zip]", *columns, "download")
     assert "b.zip: the layout of Sully Chen 2017, 2 labelled frames" in printed
     assert "4 labelled frames of 2 drives" in printed
-    clone.run("dvc", "exp", "run", "-S", "csv_columns.frame=image", "-S", "csv_columns.angle=angle", "download")

@@ -122,7 +122,7 @@ class ZipArchive:
             where = f"{self.where}: entry {quoted(entry.filename)}"
             if not inside(name):
                 raise UserError(f"{where} leads out of the zip; do not trust it")
-            if entry.is_dir() or name.endswith("/"):
+            if not name or name.endswith("/"):
                 continue
             if reason := _unreadable(entry):
                 raise UserError(f"{where} {reason}")
