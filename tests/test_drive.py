@@ -25,7 +25,6 @@ from pilotnet_sdnn.drive import (
     parse_labels,
     radians,
     read_labels,
-    resize,
     resized_frames,
     segments,
 )
@@ -252,9 +251,9 @@ def test_rotation_that_exif_tells_is_applied():
     assert upright[:18].mean() > 250 and upright[22:].mean() < 5
 
 
-def test_frame_of_any_size_becomes_33_by_100():
-    assert resize(decode_frame(encoded(SQUARE), "0.jpg")).shape == (33, 100, 3)
-    assert resize(decode_frame(encoded(Image.new("L", (1, 1))), "0.jpg")).shape == (33, 100, 3)
+def test_size_and_shape_of_a_frame_stay_as_they_are():
+    assert decode_frame(encoded(SQUARE), "0.jpg").size == (64, 64)
+    assert decode_frame(encoded(Image.new("L", (1, 1))), "0.jpg").size == (1, 1)
 
 
 def test_enormous_image_is_refused_before_it_is_decoded():

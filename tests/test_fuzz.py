@@ -20,10 +20,11 @@ from pilotnet_sdnn.drive import (
     decode_frame,
     decode_text,
     format_label,
+    frame_member,
     open_drive,
     parse_labels,
     read_labels,
-    resized_frames,
+    read_member,
     segments,
 )
 from pilotnet_sdnn.errors import UserError
@@ -156,7 +157,8 @@ def test_any_zip(data, on_bad_frame):
             sources.fetch(str(source), packed, 1, 1, Reading(on_bad_frame))
             with open_drive(packed) as drive:
                 labels = read_labels(drive, BadLabels("data.txt", on_bad_frame))
-                assert len(list(resized_frames(drive, labels))) == len(labels)
+                for label in labels:
+                    decode_frame(read_member(drive, frame_member(label)), label.frame)
         assert packed.exists() or not packed.parent.exists() or not list(packed.parent.iterdir())
 
 

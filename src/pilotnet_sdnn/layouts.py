@@ -145,7 +145,7 @@ def _sully_chen(archive: Archive, folder: str, reading: Reading) -> Drive:
         folder += "data/"
     for at, label in enumerate(labels):
         if not math.isnan(label.degrees) and not archive.contains(folder + label.frame):
-            bad.add(label.line, f"no frame {quoted(folder + label.frame)} in {archive.where}")
+            bad.add(label.line, f"no frame {quoted(folder + label.frame)}")
             labels[at] = label._replace(degrees=math.nan)
     return _usable(Drive(layout, folder, labels, bad))
 
@@ -273,7 +273,7 @@ def _located(archive: Archive, folder: str, path: str) -> str:
     for name in [*("/".join(parts[start:]) for start in range(len(parts))), *(f"IMG/{part}" for part in parts[-1:])]:
         if inside(name) and archive.contains(folder + name):
             return name
-    raise ValueError(f"no frame {quoted(path)} in {archive.where}")
+    raise ValueError(f"no frame {quoted(path)}")
 
 
 def _usable(drive: Drive) -> Drive:
