@@ -1,9 +1,11 @@
 """Zips and folders from a stranger: refused in one line, and never more read than is allowed."""
 
+import os
 import stat
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 from drives import JPEG, one_line, write_folder, write_zip
@@ -153,8 +155,15 @@ def test_labels_that_lead_out_of_a_folder(tmp_path, refused, frame):
     (folder / "link.jpg").symlink_to("../secret.jpg")
     (folder / "loop.jpg").symlink_to("loop.jpg")
     (folder / "up").symlink_to("..")
-    subprocess.run(["mkfifo", folder / "fifo"], check=True)  # would be read for ever
+    os.mkfifo(folder / "fifo")  # would be read for ever
     refused(folder, "data.txt line 2", f"no frame '{frame}'")
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("/etc/passwd"), os.mkfifo, Path.mkdir])
+@pytest.mark.parametrize("name", ["data.txt", "driving_log.csv"])
+def test_labels_that_are_no_file_of_the_folder(tmp_path, refused, name, make):
+    make(write_folder(tmp_path / "a", {"0.jpg": JPEG}) / name)
+    refused(tmp_path / "a", "no data.txt in it", "found '0.jpg'")
 
 
 def test_link_that_stays_in_the_folder_is_followed(tmp_path):

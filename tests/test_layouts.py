@@ -238,12 +238,27 @@ def test_lines_without_a_frame_are_left_out_and_counted(tmp_path, out, capsys):
     assert "4 labels left out (on_bad_frame: skip), the first: " in capsys.readouterr().out
 
 
+def test_real_drives_go_through(tmp_path, out, capsys, real_drive, real_labels):
+    """The frames of one, and the labels of the other with stubs for its frames."""
+    sources.fetch(str(real_drive), out, 1, 1)
+    assert out.read_bytes() == real_drive.read_bytes()
+    sully = write_zip(
+        tmp_path / "sully.zip", {"driving_dataset/data.txt": real_labels.read_bytes(), **in_drive(b"", 45406)}
+    )
+    sources.fetch(str(sully), out, 1, 1)
+    assert out.read_bytes() == sully.read_bytes()
+    printed = capsys.readouterr().out
+    assert "the layout of Sully Chen 2017, 5,614 labelled frames" in printed
+    assert "the layout of Sully Chen 2017, 45,406 labelled frames" in printed
+
+
 def test_list_of_drives_from_the_command_line(tmp_path):
     clone = Clone(tmp_path / "clone", **TINY)
     for name in ("a", "b"):
         write_zip(clone.path / f"{name}.zip", {"driving_dataset/data.txt": "0.jpg 1\n1.jpg 2\n", **in_drive(JPEG, 2)})
     clone.commit("Two drives")
     columns = ["-S", "csv_columns.frame=image", "-S", "csv_columns.angle=angle"]
-    printed = clone.run("dvc", "exp", "run", "-S", "source=[a.zip,b.zip]", *columns, "download")
+    printed = clone.run("dvc", "exp", "run", "-S", "source=[a.zip,b.zip]", *columns, "resize")
     assert "b.zip: the layout of Sully Chen 2017, 2 labelled frames" in printed
     assert "4 labelled frames of 2 drives" in printed
+    assert "2 stretches of road without a gap" in printed

@@ -81,11 +81,11 @@ def read_layout(archive: Archive, reading: Reading, table: str | None = None) ->
         UserError: there are no labels, or they cannot be read.
     """
     for folder in _folders(archive):
-        children = archive.children(folder)
-        tables = [table] if table else [name for name in children if name.lower().endswith(".csv")]
+        csvs = [name for name in archive.children(folder) if name.lower().endswith(".csv")]
+        tables = [name for name in ([table] if table else csvs) if archive.contains(folder + name)]
         if tables and reading.csv_columns["frame"] is not None:
             return _csv(archive, folder, _with_columns(archive, folder, tables, reading.csv_columns), reading)
-        if "data.txt" in children and not table:
+        if not table and archive.contains(f"{folder}data.txt"):
             return _sully_chen(archive, folder, reading)
         if SIMULATOR_LOG in tables:
             return _simulator(archive, folder, reading)
