@@ -34,7 +34,7 @@ def main() -> None:
     forward = partial(kernels.run, kernels=kernels.choose(params.kernels, torch.device("cpu")))
     drive = read_frames(FRAMES)
     videos, angles = sequences(drive, params.sequence)
-    train = split_sequences(len(drive.angles), params.sequence, params.split).train
+    train = split_sequences(drive.segments, params.sequence, params.split).train
 
     step_seconds, checkpoint_seconds = [], []
     with tempfile.TemporaryDirectory(dir=FRAMES.parent) as folder:

@@ -31,8 +31,8 @@ from torchvision import transforms
 from pilotnet_sdnn import frames as store
 from pilotnet_sdnn import kernels, road
 from pilotnet_sdnn.ann import CONVOLUTIONS, images, ordinary_network
-from pilotnet_sdnn.drive import resize
 from pilotnet_sdnn.network import Network, event_rate_loss, normalise
+from pilotnet_sdnn.resizing import resize
 from pilotnet_sdnn.training import FlatRAdam
 
 BATCH, SEQUENCE = 8, 16
@@ -47,7 +47,7 @@ def drive(path: Path | None) -> Tensor:
     if path is None:
         frames = np.stack([resize(Image.fromarray(image)) for image, _ in road.drive(40 * SEQUENCE, seed=0)])
     else:
-        frames = np.array(store.read_frames(path).frames[: 320 * SEQUENCE])
+        frames = store.read_frames(path).frames[: 320 * SEQUENCE]
     return torch.from_numpy(frames[: len(frames) // SEQUENCE * SEQUENCE]).view(-1, SEQUENCE, *store.FRAME_SHAPE)
 
 

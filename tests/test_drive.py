@@ -25,9 +25,9 @@ from pilotnet_sdnn.drive import (
     parse_labels,
     radians,
     read_labels,
-    resized_frames,
     segments,
 )
+from pilotnet_sdnn.resizing import resized_frames
 
 SQUARE = Image.new("RGB", (64, 64), (10, 20, 30))
 
@@ -77,14 +77,14 @@ def test_label_without_its_frame(tmp_path):
 def test_undecodable_frame(tmp_path):
     path = drive_with(tmp_path / "drive.zip", "0.jpg 1\n", **{"0": b"not a picture"})
     with open_drive(path) as drive:
-        one_line(lambda: list(resized_frames(drive, read_labels(drive))), "driving_dataset/0.jpg", "line 1")
+        one_line(lambda: list(resized_frames(drive, read_labels(drive), BadLabels("data.txt"))), "driving_dataset/0.jpg", "line 1")
 
 
 def test_truncated_frame(tmp_path):
     whole_frame = encoded(Image.effect_noise((455, 256), 50).convert("RGB"))
     path = drive_with(tmp_path / "drive.zip", "0.jpg 1\n", **{"0": whole_frame[: len(whole_frame) // 2]})
     with open_drive(path) as drive:
-        one_line(lambda: list(resized_frames(drive, read_labels(drive))), "driving_dataset/0.jpg")
+        one_line(lambda: list(resized_frames(drive, read_labels(drive), BadLabels("data.txt"))), "driving_dataset/0.jpg")
 
 
 def test_file_that_is_no_zip(tmp_path):
@@ -98,7 +98,8 @@ def test_frames_are_what_the_tutorials_transform_sees(tiny_drive):
     transform = transforms.Compose([transforms.Resize([33, 100]), transforms.PILToTensor()])
     with open_drive(tiny_drive) as drive:
         labels = read_labels(drive)[:20]
-        for label, frame in zip(labels, resized_frames(drive, labels), strict=True):
+        frames = np.concatenate([block for _, block in resized_frames(drive, labels, BadLabels("data.txt"))])
+        for label, frame in zip(labels, frames, strict=True):
             expected = transform(Image.open(io.BytesIO(drive.read(f"driving_dataset/{label.frame}"))))
             assert torch.equal(torch.tensor(frame).permute(2, 0, 1), expected)
 

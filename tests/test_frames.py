@@ -1,11 +1,24 @@
 """The packed frames: their store, the sequences and the split of lava-dl's PilotNet dataset."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 
 from pilotnet_sdnn.drive import parse_labels, radians
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.frames import read_frames, repair_zero_labels, sequences, split_sequences, write_frames
+from pilotnet_sdnn.frames import Block, read_frames, repair_zero_labels, sequences, split_sequences, write_frames
+
+
+def one_segment(frames: int) -> np.ndarray:
+    """A drive without interruption."""
+    return np.zeros(frames, int)
+
+
+def write(path, images: Iterable[Block], angles: np.ndarray, segments: np.ndarray | None = None) -> None:
+    """The frames file of a drive with these angles and segments of all its labels, from the frames that are good."""
+    segments = one_segment(len(angles)) if segments is None else segments
+    write_frames(path, images, len(angles), lambda numbers: (angles[numbers], segments[numbers]), origin="test")
 
 
 def published_labels(degrees: list[float], sequence: int, train: bool) -> np.ndarray:
@@ -28,7 +41,7 @@ def test_random_split_of_the_published_labels_index_for_index(real_labels):
     degrees = [label.degrees for label in labels]
     count = len(degrees) // 16
     ours = repair_zero_labels(radians(labels), 16)[: count * 16].reshape(count, 16)
-    split = split_sequences(len(degrees), 16, "random")
+    split = split_sequences(one_segment(len(degrees)), 16, "random")
     assert (len(split.train), len(split.test)) == (2270, 567)
     np.testing.assert_allclose(ours[split.train], published_labels(degrees, 16, train=True), rtol=2e-7, atol=1e-9)
     np.testing.assert_allclose(ours[split.test], published_labels(degrees, 16, train=False), rtol=2e-7, atol=1e-9)
@@ -39,14 +52,14 @@ def test_random_split_of_the_published_labels_index_for_index(real_labels):
     [(80, "random"), (95, "random"), (5614, "random"), (240, "blocked"), (800, "blocked"), (5614, "blocked")],
 )
 def test_no_sequence_is_on_both_sides(frames, split):
-    train, test = split_sequences(frames, 16, split)
+    train, test = split_sequences(one_segment(frames), 16, split)
     assert len(train) and len(test)
     assert not set(train) & set(test)
     assert max(*train, *test) < frames // 16
 
 
 def test_blocked_split_leaves_no_training_neighbour():
-    train, test = split_sequences(6000, 16, "blocked")
+    train, test = split_sequences(one_segment(6000), 16, "blocked")
     assert np.abs(train[:, None] - test[None, :]).min() == 2  # one sequence lies between
     assert 0.15 < len(test) / (6000 // 16) < 0.25
     runs = np.split(test, np.flatnonzero(np.diff(test) > 1) + 1)
@@ -55,14 +68,14 @@ def test_blocked_split_leaves_no_training_neighbour():
 
 def test_random_split_has_training_neighbours():
     """Which is why the blocked one exists."""
-    train, test = split_sequences(6000, 16, "random")
+    train, test = split_sequences(one_segment(6000), 16, "random")
     assert (np.abs(train[:, None] - test[None, :]).min(0) == 1).mean() > 0.9
 
 
 @pytest.mark.parametrize("split", ["random", "blocked"])
 def test_drive_that_is_too_short(split):
     with pytest.raises(UserError, match="15 frames, 0 sequences of 16: too few"):
-        split_sequences(15, 16, split)
+        split_sequences(one_segment(15), 16, split)
 
 
 def test_zero_labels_become_the_mean_of_their_neighbours():
@@ -86,27 +99,27 @@ def test_store_gives_back_what_was_written(tmp_path):
     images = random.integers(0, 256, (40, 33, 100, 3), np.uint8)
     angles = random.normal(size=40).astype(np.float32) + 3
     path = tmp_path / "frames.h5"
-    write_frames(path, iter(images), angles, origin="test")
+    write(path, [(np.arange(30), images[:30]), (np.arange(30, 40), images[30:])], angles)
     drive = read_frames(path)
     assert drive.origin == "test"
     videos, labels = sequences(drive, 16)
-    np.testing.assert_array_equal(videos, images[:32].reshape(2, 16, 33, 100, 3))
+    np.testing.assert_array_equal(videos[:], images[:32].reshape(2, 16, 33, 100, 3))
     np.testing.assert_array_equal(labels, angles[:32].reshape(2, 16))
 
 
 def test_store_has_the_same_bytes_every_time(tmp_path):
     for name in ("a.h5", "b.h5"):
-        write_frames(tmp_path / name, [np.zeros((33, 100, 3), np.uint8)] * 3, np.ones(3, np.float32), origin="test")
+        write(tmp_path / name, [(np.arange(3), np.zeros((3, 33, 100, 3), np.uint8))], np.ones(3))
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
 def test_frames_that_fail_leave_nothing_behind(tmp_path):
     def failing():
-        yield np.zeros((33, 100, 3), np.uint8)
+        yield np.arange(1), np.zeros((1, 33, 100, 3), np.uint8)
         raise UserError("bad frame")
 
     with pytest.raises(UserError):
-        write_frames(tmp_path / "frames.h5", failing(), np.ones(2, np.float32), origin="test")
+        write(tmp_path / "frames.h5", failing(), np.ones(2))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,11 +10,9 @@ frame that was left out.
 import hashlib
 import io
 import math
-import os
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -24,11 +22,9 @@ from PIL import Image, ImageOps
 
 from pilotnet_sdnn.archive import open_zip, quoted, read_member
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.frames import FRAME_SHAPE
 
 FOLDER = "driving_dataset"
 LABELS = f"{FOLDER}/data.txt"
-READ_AHEAD = 256  # frames decoded at a time, which bounds the memory of the resize stage
 PILOTNET_LABELS_SHA256 = "235c70454d460b86edf1ddb4afba4354529687ad9ca08cb5d7ddfd8f8d4a8bb7"
 
 MAX_LABELS = 2_000_000  # 28 hours at 20 frames a second
@@ -314,29 +310,6 @@ def odd_shapes(drive: zipfile.ZipFile, labels: list[Label]) -> list[str]:
                 f"are {SHAPE:.2f}: it is squeezed to 33x100 like them; crop the frames if that is not meant"
             )
     return lines
-
-
-def resize(image: Image.Image) -> np.ndarray:
-    """(33, 100, 3) uint8: bilinear with antialiasing, as torchvision's Resize([33, 100]) on a PIL image."""
-    height, width, _ = FRAME_SHAPE
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-
-
-def resized_frames(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[np.ndarray]:
-    """Every labelled frame of a drive, (33, 100, 3) uint8 each, decoded on all cores.
-
-    Raises:
-        UserError: a frame cannot be decoded.
-    """
-
-    def decode(label: Label, jpeg: bytes) -> np.ndarray:
-        where = f"{drive.filename}: {frame_member(label)} (data.txt line {label.line})"
-        return resize(decode_frame(jpeg, where))
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(labels), READ_AHEAD):
-            ahead = labels[start : start + READ_AHEAD]
-            yield from pool.map(decode, ahead, [read_member(drive, frame_member(label)) for label in ahead])
 
 
 def pack_drive(

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.frames import Sequences
 from pilotnet_sdnn.network import Network, Outcome
 
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -123,7 +124,7 @@ class Training:
 
 
 def batches(
-    videos: np.ndarray,
+    videos: Sequences | np.ndarray,
     angles: np.ndarray,
     order: np.ndarray,
     size: int,

@@ -32,7 +32,7 @@ def main() -> None:
     network = load_network(NETWORK)
     drive = read_frames(FRAMES)
     videos, labels = sequences(drive, params.sequence)
-    split = split_sequences(len(drive.angles), params.sequence, params.split)
+    split = split_sequences(drive.segments, params.sequence, params.split)
 
     def measure(chosen: np.ndarray, desc: str) -> Activity:
         starts = progress(range(0, len(chosen), BATCH), desc=desc, unit="batch")
@@ -52,7 +52,7 @@ def main() -> None:
 
     shown = stretch_with_most(test, len(videos), STRETCH // params.sequence)
     predicted = measure(shown, "steering plot").angles
-    frames = shown[0] * params.sequence + np.arange(predicted.size)
+    frames = (videos.starts[shown, None] + np.arange(params.sequence)).ravel()
     part = np.where(np.isin(shown, test), "test", "train").repeat(params.sequence)
     degrees = np.degrees([labels[shown].ravel(), predicted.ravel()]).round(2)
     write_csv(

@@ -1,5 +1,11 @@
 """Turn the drive into data/frames.h5: every labelled frame as the network sees it, 33x100 RGB."""
 
+import logging
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from tqdm.contrib.logging import logging_redirect_tqdm
+
 from pilotnet_sdnn.drive import (
     BadLabels,
     labels_name,
@@ -8,27 +14,45 @@ from pilotnet_sdnn.drive import (
     origin,
     radians,
     read_labels,
-    resized_frames,
     segments,
 )
 from pilotnet_sdnn.errors import reported
-from pilotnet_sdnn.frames import write_frames
+from pilotnet_sdnn.frames import Block, read_frames, write_frames
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import DRIVE, FRAMES
 from pilotnet_sdnn.progress import progress
+from pilotnet_sdnn.resizing import resized_frames
 
 
 def main() -> None:
     params = load_params()
-    with open_drive(DRIVE) as drive:
+    with open_drive(DRIVE) as drive, logging_redirect_tqdm():
         bad = BadLabels(labels_name(drive), params.on_bad_frame)
         labels = read_labels(drive, bad)
-        frames = progress(resized_frames(drive, labels), total=len(labels), desc="resize", unit="frame")
-        write_frames(FRAMES, frames, radians(labels), origin=origin(drive), labels_sha256=labels_sha256(drive))
-    stretches = segments(labels, params.gap_frames, params.gap_seconds)[-1] + 1
-    print(f"{FRAMES}: {len(labels)} frames, {stretches} stretches of road without a gap, {bad.count} frames left out")
+
+        def describe(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            kept = [labels[number] for number in numbers]
+            return radians(kept), segments(kept, params.gap_frames, params.gap_seconds)
+
+        blocks = shown(resized_frames(drive, labels, bad), len(labels))
+        names = {"origin": origin(drive), "labels_sha256": labels_sha256(drive)}
+        write_frames(FRAMES, blocks, len(labels), describe, skipped=bad.count, **names)
+    written = read_frames(FRAMES)
+    stretches = len(np.unique(written.segments))
+    print(f"{FRAMES}: {len(written.angles):,} frames in {stretches:,} stretches of road without a gap")
+    if written.skipped:
+        print(f"warning: {bad}")
+
+
+def shown(blocks: Iterable[Block], total: int) -> Iterator[Block]:
+    """The blocks, and beside them a bar of the frames."""
+    with progress(total=total, desc="resize", unit="frame") as bar:
+        for numbers, frames in blocks:
+            yield numbers, frames
+            bar.update(len(numbers))
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     with reported():
         main()

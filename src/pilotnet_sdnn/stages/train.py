@@ -45,7 +45,7 @@ def main() -> None:
     # data: sequences of packed frames
     drive = read_frames(FRAMES)
     videos, angles = sequences(drive, params.sequence)
-    split = split_sequences(len(drive.angles), params.sequence, params.split)
+    split = split_sequences(drive.segments, params.sequence, params.split)
     print(
         f"{drive.origin}: {len(split.train)} training and {len(split.test)} test sequences of {params.sequence} frames"
     )

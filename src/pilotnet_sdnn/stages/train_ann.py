@@ -14,7 +14,7 @@ from pilotnet_sdnn.augmentation import Augmentation, augment
 from pilotnet_sdnn.checkpoint import checkpoint_path, load_checkpoint, only_trainer, save_checkpoint
 from pilotnet_sdnn.errors import UserError, reported
 from pilotnet_sdnn.files import write_metrics
-from pilotnet_sdnn.frames import read_frames, sequences, split_sequences
+from pilotnet_sdnn.frames import Sequences, read_frames, sequences, split_sequences
 from pilotnet_sdnn.metrics import steering_metrics
 from pilotnet_sdnn.network import write_tensors
 from pilotnet_sdnn.params import load_params
@@ -38,7 +38,7 @@ def main() -> None:
 
     drive = read_frames(FRAMES)
     videos, angles = sequences(drive, params.sequence)
-    split = split_sequences(len(drive.angles), params.sequence, params.split)
+    split = split_sequences(drive.segments, params.sequence, params.split)
     amounts = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
     test = np.sort(split.test)
 
@@ -83,7 +83,7 @@ def main() -> None:
 
 @torch.no_grad()
 def predictions(
-    network: torch.nn.Module, videos: np.ndarray, angles: np.ndarray, chosen: np.ndarray, size: int
+    network: torch.nn.Module, videos: Sequences, angles: np.ndarray, chosen: np.ndarray, size: int
 ) -> np.ndarray:
     """Angles (S, T) in radians for the chosen sequences."""
     network.eval()
