@@ -79,7 +79,7 @@ def compare(path: Path, rounds: int) -> None:
             fixed, loaded = zip(*times[2:], strict=True)
             ratio = statistics.median(b / a for a, b in times[2:])
             print(
-                f"{name + (', from disk' if cold else ''):22} step {1000 * statistics.median(fixed):6.1f} ms in memory, "
+                f"{name + ', from disk' * cold:22} step {1000 * statistics.median(fixed):6.1f} ms in memory, "
                 f"{1000 * statistics.median(loaded):6.1f} ms loaded, ratio {ratio:.3f}, "
                 f"at most 1.03: {'reached' if ratio <= 1.03 else 'MISSED'}",
                 flush=True,
@@ -115,7 +115,7 @@ def main() -> None:
         write_drive(path, arguments.frames)
         print(f"{arguments.frames} frames, {path.stat().st_size / 1e6:.0f} MB, {arguments.threads} threads")
         compare(path, arguments.rounds)
-        command = [sys.executable, __file__, "--peak-memory-of", path]
+        command = [sys.executable, __file__, "--peak-memory-of", str(path)]
         printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         print(f"peak memory of reading all of it once: {float(printed):.0f} MB more than before")
 

@@ -11,7 +11,7 @@ class UserError(Exception):
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Turn a `UserError`, or a disk that refuses, into one line on stderr and exit code 1.
+    """Turn a `UserError`, a disk that refuses or Ctrl-C into one line on stderr and exit code 1.
 
     DVC takes that as a failed stage and records nothing.
     """
@@ -19,3 +19,5 @@ def reported() -> Iterator[None]:
         yield
     except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")

@@ -7,10 +7,7 @@ it: 1,050 microseconds a frame of 455x256, some 80 of them in Python, which woul
 import logging
 import os
 import zipfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Iterator
 
 import numpy as np
 import simplejpeg
@@ -20,14 +17,12 @@ from pilotnet_sdnn.archive import read_member
 from pilotnet_sdnn.drive import MAX_PIXELS, BadLabels, Label, decode_frame, frame_member
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.frames import FRAME_SHAPE, Block
+from pilotnet_sdnn.threads import ahead
 
 logger = logging.getLogger(__name__)
 
 TASK = 32  # frames that a thread is given at a time
 TOLD = 5  # bad frames that are told one by one
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def resize(image: Image.Image) -> np.ndarray:
@@ -68,7 +63,9 @@ def resized_frames(drive: zipfile.ZipFile, labels: list[Label], bad: BadLabels) 
     """
 
     def task(numbers: range) -> tuple[Block, list[tuple[Label, UserError]]]:
-        good, frames, problems = [], np.empty((len(numbers), *FRAME_SHAPE), np.uint8), []
+        good: list[int] = []
+        frames = np.empty((len(numbers), *FRAME_SHAPE), np.uint8)
+        problems = []
         for number in numbers:
             try:
                 frames[len(good)] = _resized(drive, labels[number])
@@ -79,7 +76,8 @@ def resized_frames(drive: zipfile.ZipFile, labels: list[Label], bad: BadLabels) 
 
     tasks = (range(start, min(start + TASK, len(labels))) for start in range(0, len(labels), TASK))
     told = 0
-    for block, problems in in_threads(task, tasks):
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for block, problems in ahead(task, tasks, cores):
         for label, problem in problems:
             if bad.on_bad_frame == "error":
                 raise UserError(f"{problem}, or set on_bad_frame: skip to leave such frames out")
@@ -94,22 +92,3 @@ def _resized(drive: zipfile.ZipFile, label: Label) -> np.ndarray:
     member = frame_member(label)
     where = f"{drive.filename}: {member} (data.txt line {label.line})"
     return resize(decode(read_member(drive, member), where))
-
-
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """The function of every item, in their order, computed by as many threads as there are cores.
-
-    No more than a few results wait at a time, however many items there are.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    waiting: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(cores)
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * cores:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

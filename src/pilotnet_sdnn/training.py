@@ -13,6 +13,7 @@ from torch import Tensor
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.frames import Sequences
 from pilotnet_sdnn.network import Network, Outcome
+from pilotnet_sdnn.threads import ahead
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 Forward = Callable[[Network, Tensor], Outcome]
@@ -133,6 +134,8 @@ def batches(
 ) -> Batches:
     """Sequences in the given order, `size` at a time; the last batch has what is left.
 
+    While a batch is used, a thread gets the next two ready.
+
     Args:
         videos: (S, T, 33, 100, 3) uint8.
         angles: (S, T) float32 radians.
@@ -141,15 +144,17 @@ def batches(
         device: that gets them.
         change: what a batch's frames, angles and numbers become, as frames and angles.
 
-    Yields:
+    Returns:
         (n, T, 33, 100, 3) uint8 frames and (n, T) float32 angles in radians, on the device.
     """
-    for start in range(0, len(order), size):
-        chosen = order[start : start + size]
+
+    def load(chosen: np.ndarray) -> tuple[Tensor, Tensor]:
         frames, labels = videos[chosen], angles[chosen]
         if change is not None:
             frames, labels = change(frames, labels, chosen)
-        yield torch.from_numpy(frames).to(device), torch.from_numpy(labels).to(device)
+        return torch.from_numpy(frames).to(device), torch.from_numpy(labels).to(device)
+
+    return ahead(load, (order[start : start + size] for start in range(0, len(order), size)), threads=1)
 
 
 def train_epoch(

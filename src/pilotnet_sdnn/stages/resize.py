@@ -1,6 +1,7 @@
 """Turn the drive into data/frames.h5: every labelled frame as the network sees it, 33x100 RGB."""
 
 import logging
+import signal
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -54,5 +55,6 @@ def shown(blocks: Iterable[Block], total: int) -> Iterator[Block]:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that no half file is left
     with reported():
         main()
