@@ -107,6 +107,80 @@ def test_store_gives_back_what_was_written(tmp_path):
     np.testing.assert_array_equal(labels, angles[:32].reshape(2, 16))
 
 
+def test_sequences_stay_within_their_segments(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 33, 100, 3), np.uint8)
+    segments = np.repeat([0, 1, 2, 3], [9, 3, 20, 8])  # of which 8, none, 20 and 8 are in whole sequences
+    write(tmp_path / "frames.h5", [(np.arange(40), images)], np.arange(1, 41), segments)
+    videos, angles = sequences(read_frames(tmp_path / "frames.h5"), 4)
+    firsts = [0, 4, 12, 16, 20, 24, 28, 32, 36]
+    assert list(angles[:, 0] - 1) == firsts and len(videos) == 9
+    np.testing.assert_array_equal(videos[:], [images[first : first + 4] for first in firsts])
+    assert (np.diff(angles) == 1).all()
+
+
+def test_sequences_are_indexed_as_an_array(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 33, 100, 3), np.uint8)
+    write(tmp_path / "frames.h5", [(np.arange(40), images)], np.ones(40))
+    videos, _ = sequences(read_frames(tmp_path / "frames.h5"), 4)
+    array = images.reshape(10, 4, 33, 100, 3)
+    for chosen in (3, -1, np.int64(2), slice(2, 7, 2), [9, 0, 0], np.array([[1, 2], [3, 4]]), np.array([], int)):
+        np.testing.assert_array_equal(videos[chosen], array[chosen])
+    with pytest.raises(IndexError):
+        videos[10]
+
+
+def test_zero_label_is_not_repaired_from_another_segment(tmp_path):
+    angles = np.array([1, 1, 1, 0, 9, 0, 9, 9], np.float32)
+    for segments, repaired in (
+        (one_segment(8), [1, 1, 1, 5, 9, 9, 9, 9]),
+        ([0] * 4 + [1] * 4, [1, 1, 1, 0, 9, 9, 9, 9]),
+    ):
+        write(tmp_path / "frames.h5", [(np.arange(8), np.zeros((8, 33, 100, 3)))], angles, np.array(segments))
+        _, labels = sequences(read_frames(tmp_path / "frames.h5"), 4)
+        assert list(labels.ravel()) == repaired
+
+
+@pytest.mark.parametrize("split", ["random", "blocked"])
+def test_split_of_several_segments_numbers_their_sequences(split):
+    segments = np.repeat(np.arange(40), [150, 90] * 20)  # 9 and 5 sequences of 16, and some frames over
+    train, test = split_sequences(segments, 16, split)
+    assert not set(train) & set(test)
+    assert set(train) | set(test) <= set(range(280))
+    assert abs(len(test) / 280 - 0.2) < 0.02
+
+
+def test_one_segment_is_split_as_ever():
+    """Also where frames are over at its end, which lava-dl's cut depends on."""
+    for frames in range(80, 400):
+        cut = int(frames / 16 * 0.8), int(frames / 16 * 0.2)
+        assert tuple(map(len, split_sequences(one_segment(frames), 16, "random"))) == cut
+
+
+def test_frames_that_were_left_out_are_counted(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (6, 33, 100, 3), np.uint8)
+    numbers = np.array([0, 2, 3, 4, 8, 9])
+    write(
+        tmp_path / "frames.h5",
+        [(numbers[:2], images[:2]), (numbers[2:], images[2:])],
+        np.arange(10),
+        np.arange(10) // 5,
+    )
+    drive = read_frames(tmp_path / "frames.h5")
+    np.testing.assert_array_equal(drive.frames[:], images)
+    assert list(drive.numbers) == list(drive.angles) == list(numbers)
+    assert list(drive.segments) == [0, 0, 0, 0, 1, 1] and drive.skipped == 4
+
+
+def test_file_that_became_shorter_is_not_taken_for_frames(tmp_path):
+    path = tmp_path / "frames.h5"
+    write(path, [(np.arange(40), np.zeros((40, 33, 100, 3), np.uint8))], np.ones(40))
+    videos, _ = sequences(read_frames(path), 16)
+    with path.open("r+b") as file:
+        file.truncate(200_000)
+    with pytest.raises(UserError, match="it has become shorter"):
+        videos[1]
+
+
 def test_store_has_the_same_bytes_every_time(tmp_path):
     for name in ("a.h5", "b.h5"):
         write(tmp_path / name, [(np.arange(3), np.zeros((3, 33, 100, 3), np.uint8))], np.ones(3))

@@ -48,13 +48,25 @@ def augment(
         mirrored = random.random() < amounts.mirror
         offset, stretch = random.uniform(-1, 1, 2) * (amounts.brightness, amounts.contrast)
         columns = int(random.integers(-amounts.shift, amounts.shift, endpoint=True))
-        source = np.clip(np.arange(width) - columns, 0, width - 1)
         label += np.radians(columns * amounts.shift_degrees)
+        toned = _look_up(video, _tones(offset, stretch)) if amounts.brightness or amounts.contrast else video
         if mirrored:
-            source = source[::-1]
             label *= -1
-        np.take(_look_up(video, _tones(offset, stretch)), source, axis=2, out=out, mode="clip")
+            source = np.clip(np.arange(width) - columns, 0, width - 1)
+            np.take(toned, source[::-1], axis=2, out=out, mode="clip")
+        else:
+            _move(toned, columns, out)
     return changed, angles
+
+
+def _move(video: np.ndarray, columns: int, out: np.ndarray) -> None:
+    """Move the pictures of (T, 33, 100, 3) to the right, where columns are positive; many times faster than a take."""
+    width = video.shape[2]
+    columns = max(1 - width, min(columns, width - 1))
+    right, left = max(columns, 0), max(-columns, 0)
+    out[:, :, right : width - left] = video[:, :, left : width - right]
+    out[:, :, :right] = video[:, :, :1]
+    out[:, :, width - left :] = video[:, :, -1:]
 
 
 def _tones(offset: float, stretch: float) -> bytes:

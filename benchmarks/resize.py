@@ -1,0 +1,165 @@
+"""How fast frames are made small, with which decoders they come out the same, and in how much memory.
+
+    uv run python benchmarks/resize.py [--drive ../shared/data/udacity_ch2_001.zip] [--rounds 15]
+
+Speed is that of the resize stage's work, from the zip to blocks of frames on all cores, as a share of
+(cores x a bare Pillow loop that decodes and resizes the same JPEGs in one thread); the two take turns
+and the median of the rounds is printed. Without the drive it is a synthetic one.
+
+Decoders: for each of them, decoded by it and resized by Pillow, how many frames have the bytes that
+Pillow's decoder gives, and how long one takes in one thread. Of Udacity CH2_001 all 5,614 do with
+simplejpeg, opencv and torchvision, which all have libjpeg-turbo inside and do not leave its slow exact
+paths; simplejpeg is the fastest, because it hands the pixels over without a copy. Pillow's draft mode, and
+resizing by anything else, give another image.
+
+Memory is the peak of the resize stage's process, which has no children, for 100,000 frames (--frames).
+"""
+
+import argparse
+import io
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+import torch
+from PIL import Image
+from torchvision.io import decode_jpeg
+
+from pilotnet_sdnn import road
+from pilotnet_sdnn.drive import BadLabels, Label, frame_member, open_drive, pack_drive, read_labels
+from pilotnet_sdnn.paths import DRIVE, PARAMS
+from pilotnet_sdnn.resizing import resize, resized_frames
+
+REAL = Path("../shared/data/udacity_ch2_001.zip")
+ROUND = 384  # frames
+
+
+def pillow(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def opencv(data: bytes) -> Image.Image:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert image is not None
+    return Image.fromarray(image)
+
+
+def torchvision(data: bytes) -> Image.Image:
+    image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+
+
+DECODERS: dict[str, Callable[[bytes], Image.Image]] = {
+    "Pillow": pillow,
+    "simplejpeg": lambda data: Image.fromarray(simplejpeg.decode_jpeg(data)),
+    "opencv": opencv,
+    "torchvision": torchvision,
+}
+
+
+def jpeg(image: np.ndarray, quality: int = 90) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, "JPEG", quality=quality)
+    return data.getvalue()
+
+
+def seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def compare_decoders(frames: list[bytes]) -> None:
+    same = dict.fromkeys(DECODERS, 0)
+    times: dict[str, list[float]] = {name: [] for name in DECODERS}
+    for data in frames:
+        expected = resize(pillow(data))
+        for name, decode in DECODERS.items():
+            start = time.perf_counter()
+            small = resize(decode(data))
+            times[name].append(time.perf_counter() - start)
+            same[name] += np.array_equal(small, expected)
+    for name in DECODERS:
+        print(
+            f"{name:12} {1e6 * statistics.median(times[name]):5.0f} us a frame, {same[name]} of {len(frames)} the same"
+        )
+
+
+def compare_speed(drive: zipfile.ZipFile, labels: list[Label], rounds: int) -> None:
+    cores = len(os.sched_getaffinity(0))
+    shares, rates, given = [], [], []
+    for turn in range(rounds + 1):
+        some = [labels[number % len(labels)] for number in range(turn * ROUND, (turn + 1) * ROUND)]
+        data = [drive.read(frame_member(label)) for label in some]
+        bare = seconds(lambda data=data: [resize(pillow(frame)) for frame in data])  # type: ignore[misc]
+        busy = time.process_time()
+        ours = seconds(lambda some=some: list(resized_frames(drive, some, BadLabels(""))))  # type: ignore[misc]
+        shares.append(bare / ours / cores)
+        rates.append((ROUND / bare, ROUND / ours))
+        given.append((time.process_time() - busy) / ours)
+    bare, ours = (statistics.median(rate) for rate in zip(*rates[1:], strict=True))
+    share = statistics.median(shares[1:])
+    print(
+        f"{cores} cores: {ours:.0f} frames/s; a bare Pillow loop {bare:.0f} frames/s; "
+        f"{share:.0%} of (cores x bare loop), at least 90 %: {'reached' if share >= 0.9 else 'MISSED'}; "
+        f"the system gave us {statistics.median(given[1:]):.2f} cores"
+    )
+
+
+RESIZE = """
+import runpy
+runpy.run_module("pilotnet_sdnn.stages.resize", run_name="__main__")
+print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+"""
+
+
+def peak_memory(count: int) -> None:
+    """Linux only."""
+    images = [jpeg(image, quality=20) for image, _ in road.drive(100, seed=0)]
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        (path := Path(folder) / DRIVE).parent.mkdir(parents=True)
+        pack_drive(path, ((f"{number}.jpg", images[number % 100], 0.0) for number in range(count)), "synthetic")
+        shutil.copy(PARAMS, folder)
+        command = [sys.executable, "-c", RESIZE]
+        printed = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
+    peak = int(printed.split()[-1]) / 1000
+    print(f"{count} frames: peak {peak:.0f} MB, at most 500: {'reached' if peak <= 500 else 'MISSED'}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--drive", type=Path, default=REAL)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--every", type=int, default=10, help="of how many frames one is compared between decoders")
+    parser.add_argument("--frames", type=int, default=100_000)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        path = arguments.drive
+        if not path.exists():
+            path = Path(folder) / "drive.zip"
+            made = enumerate(road.drive(1000, seed=0))
+            pack_drive(
+                path, ((f"{number}.jpg", jpeg(image), degrees) for number, (image, degrees) in made), "synthetic"
+            )
+        with open_drive(path) as drive:
+            labels = read_labels(drive)
+            print(f"{path}: {len(labels)} frames")
+            compare_speed(drive, labels, arguments.rounds)
+            compare_decoders([drive.read(frame_member(label)) for label in labels[:: arguments.every]])
+    peak_memory(arguments.frames)
+
+
+if __name__ == "__main__":
+    main()

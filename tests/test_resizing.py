@@ -1,0 +1,192 @@
+"""Frames made small: by which decoder, with bad ones among them, and when it is interrupted."""
+
+import io
+import logging
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image
+
+from pilotnet_sdnn.drive import decode_frame, pack_drive
+from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.frames import read_frames
+from pilotnet_sdnn.paths import DRIVE, FRAMES
+from pilotnet_sdnn.resizing import decode
+from pilotnet_sdnn.stages import resize as stage
+
+ROOT = Path(__file__).parents[1]
+
+
+def picture(width: int = 455, height: int = 256, seed: int = 0) -> Image.Image:
+    """Smooth colours with noise on them."""
+    random = np.random.default_rng(seed)
+    smooth = Image.fromarray(random.integers(0, 256, (6, 9, 3), np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    noisy = np.asarray(smooth) + random.normal(0, 20, (height, width, 3))
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    data = io.BytesIO()
+    image.save(data, kind, **options)
+    return data.getvalue()
+
+
+def rotated() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turned by a quarter
+    return encoded(picture(), exif=exif)
+
+
+IMAGES = {
+    **{f"{kind}, quality {quality}": simplejpeg.encode_jpeg(np.asarray(picture()), quality, colorsubsampling=kind)
+       for kind in ("444", "422", "420", "440", "411") for quality in (5, 90, 100)},
+    "progressive": encoded(picture(), progressive=True),
+    "optimised, restart markers": encoded(picture(), optimize=True, restart_marker_rows=2),
+    "grey": encoded(picture().convert("L")),
+    "CMYK": encoded(picture().convert("CMYK")),
+    "RGB inside": encoded(picture(), keep_rgb=True),
+    **{f"{w}x{h}": encoded(picture(w, h)) for w, h in ((1, 1), (17, 33), (101, 7), (640, 480), (1281, 721))},
+    "EXIF rotation": rotated(),
+    "with bytes behind it": encoded(picture()) + b"more",
+    "PNG": encoded(picture(), "PNG"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_fast_decoder_gives_pillows_bytes(name):
+    fast, expected = decode(IMAGES[name], "frame"), decode_frame(IMAGES[name], "frame")
+    assert fast.mode == "RGB" and fast.size == expected.size
+    np.testing.assert_array_equal(np.asarray(fast), np.asarray(expected))
+
+
+def test_fast_decoder_gives_pillows_bytes_on_a_real_drive(real_drive):
+    with ZipFile(real_drive) as drive:
+        for number in range(0, 5614, 100):
+            data = drive.read(f"driving_dataset/{number}.jpg")
+            np.testing.assert_array_equal(np.asarray(decode(data, "")), np.asarray(decode_frame(data, "")))
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"\xff\xd8\xff"]
+)
+def test_damaged_jpeg_is_pillows_to_judge(damage):
+    with pytest.raises(UserError, match=r"x\.zip: 3\.jpg.*not a readable image"):
+        decode(damage(encoded(picture())), "x.zip: 3.jpg")
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch) -> Path:
+    """A repository with parameters and nothing else, which the stage runs in."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    DRIVE.parent.mkdir(parents=True)
+    return tmp_path
+
+
+def on_bad_frame(value: str) -> None:
+    params = Path("params.yaml")
+    params.write_text(re.sub("(?m)^on_bad_frame: error", f"on_bad_frame: {value}", params.read_text()))
+
+
+def drive_of(count: int, bad: set[int]) -> list[np.ndarray]:
+    """Write a drive whose frame N is of a grey of its own and steers N degrees; the bad ones are cut off."""
+    data = [encoded(Image.new("RGB", (455, 256), (number % 256,) * 3)) for number in range(count)]
+    frames = ((f"{n}.jpg", jpeg[:200] if n in bad else jpeg, float(n)) for n, jpeg in enumerate(data))
+    pack_drive(DRIVE, frames)
+    return [np.full((33, 100, 3), number % 256, np.uint8) for number in range(count)]
+
+
+def test_frames_come_out_in_the_order_of_the_labels(workspace):
+    expected = drive_of(200, bad=set())
+    stage.main()
+    written = read_frames(FRAMES)
+    np.testing.assert_array_equal(written.frames[:], expected)
+    np.testing.assert_allclose(np.degrees(written.angles), range(200), rtol=1e-6)
+    assert not written.segments.any() and list(written.numbers) == list(range(200)) and written.skipped == 0
+
+
+def test_bad_frame_is_one_line_with_file_and_line(workspace):
+    drive_of(100, bad={70, 90})
+    with pytest.raises(UserError) as error:
+        stage.main()
+    message = str(error.value)
+    assert f"{DRIVE}: driving_dataset/70.jpg (data.txt line 71)" in message and "on_bad_frame: skip" in message
+    assert "\n" not in message and not FRAMES.exists()
+
+
+def test_skipped_frames_are_told_and_counted_and_end_a_segment(workspace, caplog, capsys):
+    on_bad_frame("skip")
+    bad = {0, 40, 41, 42, 99, 150, 151, 199}
+    expected = drive_of(200, bad)
+    with caplog.at_level(logging.WARNING):
+        stage.main()
+    written = read_frames(FRAMES)
+    good = [number for number in range(200) if number not in bad]
+    assert list(written.numbers) == good and written.skipped == 8
+    np.testing.assert_array_equal(written.frames[:], [expected[number] for number in good])
+    np.testing.assert_allclose(np.degrees(written.angles), good, rtol=1e-6)
+    assert [len(part) for part in np.split(good, np.flatnonzero(np.diff(written.segments)) + 1)] == [39, 56, 50, 47]
+    assert [record.getMessage().count(".jpg") for record in caplog.records] == [1] * 5  # and the others not
+    assert "8 labels left out" in capsys.readouterr().out
+
+
+def test_skipping_has_the_same_bytes_every_time(workspace):
+    on_bad_frame("skip")
+    drive_of(100, bad={5})
+    stage.main()
+    first = FRAMES.read_bytes()
+    stage.main()
+    assert FRAMES.read_bytes() == first
+
+
+def test_drive_with_only_bad_frames(workspace):
+    on_bad_frame("skip")
+    drive_of(40, bad=set(range(40)))
+    with pytest.raises(UserError, match="none of the 40 frames"):
+        stage.main()
+    assert not FRAMES.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_ends_at_once_and_leaves_nothing(workspace, number):
+    jpeg = encoded(picture(1820, 1024))
+    pack_drive(DRIVE, ((f"{n}.jpg", jpeg, 0.0) for n in range(3000)))
+    command = [sys.executable, "-m", "pilotnet_sdnn.stages.resize"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not list(Path("data").glob(".frames*")):
+        time.sleep(0.05)
+    process.send_signal(number)
+    told = time.monotonic()
+    _, printed = process.communicate(timeout=60)
+    assert time.monotonic() - told < 20  # a busy machine; alone it is a tenth of a second
+    assert process.returncode == 1
+    assert printed.rstrip().endswith("stopped") and "Traceback" not in printed
+    assert [path.name for path in Path("data").iterdir()] == ["raw"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from Linux")
+def test_memory_does_not_grow_with_the_drive(workspace):
+    jpeg = encoded(picture(), quality=20)
+    script = (
+        "import runpy; runpy.run_module('pilotnet_sdnn.stages.resize', run_name='__main__');"
+        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    )
+    peaks = []
+    for count in (1000, 20_000):
+        pack_drive(DRIVE, ((f"{n}.jpg", jpeg, 0.0) for n in range(count)))
+        printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+        peaks.append(int(printed.split()[-1]) / 1000)
+    assert peaks[1] < 300
+    assert peaks[1] - peaks[0] < 60  # MB, of the labels and the names in the zip; the frames are 188 MB
