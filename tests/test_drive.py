@@ -77,14 +77,20 @@ def test_label_without_its_frame(tmp_path):
 def test_undecodable_frame(tmp_path):
     path = drive_with(tmp_path / "drive.zip", "0.jpg 1\n", **{"0": b"not a picture"})
     with open_drive(path) as drive:
-        one_line(lambda: list(resized_frames(drive, read_labels(drive), BadLabels("data.txt"))), "driving_dataset/0.jpg", "line 1")
+        one_line(
+            lambda: list(resized_frames(drive, read_labels(drive), BadLabels("data.txt"))),
+            "driving_dataset/0.jpg",
+            "line 1",
+        )
 
 
 def test_truncated_frame(tmp_path):
     whole_frame = encoded(Image.effect_noise((455, 256), 50).convert("RGB"))
     path = drive_with(tmp_path / "drive.zip", "0.jpg 1\n", **{"0": whole_frame[: len(whole_frame) // 2]})
     with open_drive(path) as drive:
-        one_line(lambda: list(resized_frames(drive, read_labels(drive), BadLabels("data.txt"))), "driving_dataset/0.jpg")
+        one_line(
+            lambda: list(resized_frames(drive, read_labels(drive), BadLabels("data.txt"))), "driving_dataset/0.jpg"
+        )
 
 
 def test_file_that_is_no_zip(tmp_path):

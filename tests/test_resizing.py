@@ -1,6 +1,5 @@
 """Frames made small: by which decoder, with bad ones among them, and when it is interrupted."""
 
-import io
 import logging
 import re
 import shutil
@@ -14,6 +13,7 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 import simplejpeg
+from drives import encoded
 from PIL import Image
 
 from pilotnet_sdnn.drive import decode_frame, pack_drive
@@ -34,12 +34,6 @@ def picture(width: int = 455, height: int = 256, seed: int = 0) -> Image.Image:
     )
     noisy = np.asarray(smooth) + random.normal(0, 20, (height, width, 3))
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
-
-
-def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
-    data = io.BytesIO()
-    image.save(data, kind, **options)
-    return data.getvalue()
 
 
 def rotated() -> bytes:
