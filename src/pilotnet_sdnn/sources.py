@@ -3,36 +3,31 @@
 Every source ends as the same zip, checked before it gets its name.
 """
 
-import hashlib
 import io
 import math
 import re
 import shutil
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-import gdown
-import requests
-from gdown.exceptions import DownloadError
 from PIL import Image
 
 from pilotnet_sdnn import road
 from pilotnet_sdnn.archive import Archive, FolderArchive, ZipArchive, open_zip
+from pilotnet_sdnn.download import download
 from pilotnet_sdnn.drive import FOLDER, LABELS, PILOTNET_LABELS_SHA256, labels_sha256, origin, pack_drive
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.files import whole
 from pilotnet_sdnn.layouts import SIMULATOR, SULLY_CHEN, Drive, Reading, read_layout
-from pilotnet_sdnn.paths import repository, user_cache
+from pilotnet_sdnn.paths import repository
 from pilotnet_sdnn.progress import progress
 
 # The dataset of lava-dl's tutorial, MIT licence: https://github.com/SullyChen/driving-datasets
 PILOTNET_URL = "https://drive.google.com/uc?id=1Ue4XohCOV5YXy57S_5tDfCVqzLr101M7"
-
-RETRIES = 5  # of a download, with growing pauses
-
 
 DEFAULTS = Reading()
 
@@ -83,9 +78,9 @@ def _local(source: str, made: Path, frames: int, seed: int) -> Path:
         pack_drive(made, _synthetic(frames, seed), f"synthetic road, seed {seed}, {frames} frames")
         return made
     if source == "pilotnet":
-        return _download(PILOTNET_URL, PILOTNET_LABELS_SHA256)
+        return download(PILOTNET_URL, partial(_check, labels_checksum=PILOTNET_LABELS_SHA256))
     if source.startswith(("http://", "https://")):
-        return _download(source)
+        return download(source, _check)
     path = (repository() / Path(source).expanduser()).resolve()  # a relative one is relative to the repository
     if not path.exists():
         raise UserError(
@@ -176,29 +171,3 @@ def _check(path: Path, labels_checksum: str | None = None) -> None:
                 f"{path}: its data.txt has sha256 {labels_sha256(drive)}, expected {labels_checksum}: "
                 "not the published dataset; download it by hand and give its path as source"
             )
-
-
-def _download(url: str, labels_checksum: str | None = None) -> Path:
-    """The zip at a URL, kept in the user's cache: a run with another seed does not download it again.
-
-    A download that was cut off is continued.
-    """
-    path = user_cache() / "drives" / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.zip"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    incoming = path.with_suffix(".incoming")
-    if path.exists():
-        print(f"{url}: already downloaded; delete {path} to get it again")
-        return path
-    try:
-        gdown.download(url=url, output=str(incoming), resume=True, retries=RETRIES, timeout=60, use_cookies=False)
-    except (DownloadError, requests.RequestException) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{url}: download failed ({reason}); run again to continue it, or give a path as source"
-        ) from None
-    try:
-        _check(incoming, labels_checksum)
-    except UserError:
-        incoming.unlink()
-        raise
-    return incoming.replace(path)
