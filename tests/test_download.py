@@ -185,7 +185,7 @@ def test_sizes_that_are_lies():
         refused(
             url,
             "download failed",
-            f"broke off after {len(ZIP) // 2**16 * 2**16:,} of {len(ZIP) + 1:,} bytes",
+            f"broke off, {len(ZIP) // 2**16 * 2**16:,} of {len(ZIP) + 1:,} bytes",
             "run again to continue",
         )
 

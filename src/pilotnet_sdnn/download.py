@@ -9,7 +9,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from ipaddress import ip_address
 from itertools import chain
 from pathlib import Path
@@ -149,8 +149,11 @@ def _bring(url: str, name: str, incoming: Path, http_too: bool) -> None:
                 hopeless = isinstance(error, requests.exceptions.SSLError | requests.exceptions.InvalidURL)
             if hopeless or (response is not None and response.status_code not in TRANSIENT):
                 raise UserError(f"{name}: download failed ({problem}); check the address")
-            if _size(incoming) >= reached + WORTH:
-                retry, reached = fresh, _size(incoming)
+            kept, at = _kept(incoming)
+            if at and kept.size:
+                problem += f", {at:,} of {kept.size:,} bytes are here"
+            if at >= reached + WORTH:
+                retry, reached = fresh, at
             try:
                 retry = retry.increment("GET", url, error=Exception(problem))
             except MaxRetryError:
@@ -190,20 +193,16 @@ def _continue(session: requests.Session, url: str, name: str, incoming: Path, ht
             raise Broken("the file on the server has changed; starting over")
         _make_room(incoming.parent, (version.size or 0) - start, name)
         write_text(_note(incoming), json.dumps(version))
-        whole = False
         with (
             incoming.open("ab" if start else "wb", buffering=0) as file,
             progress(total=version.size, initial=start, desc="download", unit="B", unit_scale=True) as bar,
         ):
-            with suppress(requests.exceptions.ChunkedEncodingError):  # that it broke off shows below
-                for piece in chain([first], pieces):
-                    file.write(piece)
-                    bar.update(len(piece))
-                whole = True
+            for piece in chain([first], pieces):
+                file.write(piece)
+                bar.update(len(piece))
     size = _size(incoming)
-    if not whole or (version.size is not None and size < version.size):
-        of = f" of {version.size:,}" if version.size is not None else ""
-        raise Broken(f"the connection broke off after {size:,}{of} bytes")
+    if version.size is not None and size < version.size:
+        raise Broken("the connection broke off")
     doubtful = start and not version.validator and not _intact(incoming)
     if doubtful or (version.size is not None and size > version.size):
         _discard(incoming)
@@ -325,8 +324,8 @@ def _reason(error: requests.RequestException) -> str:
     """Why it failed, in a few words."""
     if error.response is not None:
         return f"{error.response.status_code} {error.response.reason}"
-    if isinstance(error, Broken):
-        return str(error)
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke off"
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy that HTTPS_PROXY or HTTP_PROXY names does not let us through"
     if isinstance(error, requests.ConnectTimeout):
