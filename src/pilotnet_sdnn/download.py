@@ -192,7 +192,9 @@ def _continue(session: requests.Session, url: str, name: str, incoming: Path, ht
             _discard(incoming)
             raise Broken("the file on the server has changed; starting over")
         _make_room(incoming.parent, (version.size or 0) - start, name)
-        write_text(_note(incoming), json.dumps(version))
+        if not start:
+            _discard(incoming)  # first, so that a note never stands beside bytes of another file
+            write_text(_note(incoming), json.dumps(version))
         with (
             incoming.open("ab" if start else "wb", buffering=0) as file,
             progress(total=version.size, initial=start, desc="download", unit="B", unit_scale=True) as bar,
