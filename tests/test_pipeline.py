@@ -72,7 +72,7 @@ def test_plots_show_every_chart(clone):
     assert not charts.get("errors")
     assert set(charts["data"]) == {
         "learning curves", "events per frame", "learning rate", "gradient flow", "events by layer",
-        "operations by layer", "steering",
+        "operations by layer", "steering", "plots/drive.png", "labels of the drive",
     }  # fmt: skip
 
 

@@ -1,0 +1,39 @@
+"""Look at the drive: do its labels and its frames belong together?"""
+
+from pilotnet_sdnn.alignment import align, cannot_tell, turning, warnings
+from pilotnet_sdnn.errors import reported
+from pilotnet_sdnn.files import write_csv, write_metrics
+from pilotnet_sdnn.frames import read_frames
+from pilotnet_sdnn.overview import curves, draw, drive_metrics, jumps
+from pilotnet_sdnn.paths import DRIVE_METRICS, DRIVE_PICTURE, DRIVE_PLOT, FRAMES
+from pilotnet_sdnn.progress import progress
+
+
+def main() -> None:
+    drive = read_frames(FRAMES)
+    with progress(total=len(drive.angles), desc="movement", unit="frame") as bar:
+        turns = turning(drive, bar.update)
+    alignment = align(turns, drive.angles, drive.segments)
+    jumped = jumps(drive.angles, drive.segments)
+    chart = curves(drive, turns, jumped)
+
+    write_metrics(DRIVE_METRICS, drive_metrics(drive, alignment, jumped))
+    columns = [values.round(3) for values in chart.values()]
+    write_csv(DRIVE_PLOT, tuple(chart), zip(*columns, strict=True))
+    draw(DRIVE_PICTURE, drive, alignment, chart, jumped)
+
+    found = warnings(alignment)
+    for warning in found:
+        print(f"WARNING: {warning}; see {DRIVE_PICTURE}")
+    if reason := cannot_tell(alignment):
+        print(f"{drive.origin}: cannot tell whether labels and frames belong together: {reason}; see {DRIVE_PICTURE}")
+    elif not found:
+        print(
+            f"{drive.origin}: labels and frames belong together, correlation {alignment.at_zero:.2f} "
+            f"(best {alignment.best:.2f} at a lag of {alignment.best_lag} frames); see {DRIVE_PICTURE}"
+        )
+
+
+if __name__ == "__main__":
+    with reported():
+        main()
