@@ -102,7 +102,8 @@ def align(turns: np.ndarray, angles: np.ndarray, segments: np.ndarray) -> Alignm
 
 
 def _correlation_at(lag: int, turns: np.ndarray, labels: np.ndarray, segments: np.ndarray) -> float:
-    later, earlier = slice(max(lag, 0), len(turns) + min(lag, 0)), slice(max(-lag, 0), len(turns) + min(-lag, 0))
+    first, last = slice(max(len(turns) - abs(lag), 0)), slice(abs(lag), None)
+    later, earlier = (last, first) if lag > 0 else (first, last)
     paired = (segments[later] == segments[earlier]) & np.isfinite(turns[later])
     turn, label = turns[later][paired], labels[earlier][paired]
     if len(turn) < 2 or np.ptp(turn) == 0 or np.ptp(label) == 0:

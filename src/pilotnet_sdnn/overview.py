@@ -1,11 +1,10 @@
 """A drive at a glance: its labels in numbers, and one picture that shows whether they fit the frames."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure
 
 from pilotnet_sdnn.alignment import LAG_TOLERANCE, Alignment, cannot_tell, warnings
 from pilotnet_sdnn.files import whole
@@ -78,47 +77,46 @@ def curves(drive: Frames, turns: np.ndarray, jumped: np.ndarray) -> dict[str, np
 
 def draw(path: Path, drive: Frames, alignment: Alignment, chart: dict[str, np.ndarray], jumped: np.ndarray) -> None:
     """Draw plots/drive.png, 1200x1000 pixels whatever the length of the drive; the same drive gives the same bytes."""
-    figure = Figure(figsize=(12, 10), dpi=100, layout="constrained")
-    parts: Any = figure.subfigures(4, 1, height_ratios=(0.6, 4.7, 2.5, 2.2))
-    head, sheet, over_time, details = parts
-    _draw_head(head, drive, alignment, jumped)
-    _draw_sheet(sheet, drive)
-    _draw_over_time(over_time.subplots(), chart, drive)
-    histogram, lags = details.subplots(1, 2)
-    _draw_histogram(histogram, drive)
-    _draw_lags(lags, alignment)
+    figure = Figure(figsize=(12, 10), dpi=100)
+    _draw_head(figure, drive, alignment, jumped)
+    sheet = figure.add_gridspec(*SHEET, left=0.01, right=0.99, bottom=0.5, top=0.9, wspace=0.04, hspace=0.2)
+    _draw_sheet(np.asarray(sheet.subplots()), drive)
+    _draw_over_time(figure.add_axes((0.06, 0.28, 0.88, 0.18)), chart, drive)
+    _draw_histogram(figure.add_axes((0.06, 0.05, 0.42, 0.17)), drive)
+    _draw_lags(figure.add_axes((0.55, 0.05, 0.39, 0.17)), alignment)
     with whole(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
-def _draw_head(head: FigureBase, drive: Frames, alignment: Alignment, jumped: np.ndarray) -> None:
-    found, unclear = warnings(alignment), cannot_tell(alignment)
-    verdict = "  ".join(found) or (
-        f"cannot tell whether labels and frames belong together: {unclear}" if unclear else ""
-    )
-    title = f"{drive.origin}: {len(drive.angles):,} frames, {drive.skipped:,} left out, {len(jumped):,} jumps"
-    colour = "firebrick" if found else "0.4" if unclear else "seagreen"
-    verdict = verdict or f"labels and frames belong together: correlation {alignment.best:.2f}"
-    head.text(0.5, 0.7, title[:120], ha="center", va="center", fontsize=13, parse_math=False)
-    head.text(0.5, 0.22, verdict, ha="center", va="center", fontsize=9, color=colour, wrap=True)
+def _draw_head(figure: Figure, drive: Frames, alignment: Alignment, jumped: np.ndarray) -> None:
+    title = f"{drive.origin[:90]}: {len(drive.angles):,} frames used, {drive.skipped:,} left out, {len(jumped):,} jumps"
+    figure.text(0.5, 0.975, title, ha="center", va="center", fontsize=13, parse_math=False)
+    if found := warnings(alignment):
+        verdict, colour = "\n".join(found), "firebrick"
+    elif reason := cannot_tell(alignment):
+        verdict, colour = f"cannot tell whether labels and frames belong together: {reason}", "0.4"
+    else:
+        verdict, colour = f"labels and frames belong together: correlation {alignment.at_zero:.2f}", "seagreen"
+    figure.text(0.5, 0.945, verdict, ha="center", va="center", fontsize=9, color=colour)
 
 
-def _draw_sheet(sheet: FigureBase, drive: Frames) -> None:
+def _draw_sheet(axes: np.ndarray, drive: Frames) -> None:
     """Frames of left to right turns, from each part of the drive."""
     strongest = max(float(np.quantile(np.abs(drive.angles), max(QUANTILES))), 1e-6)
-    rows, columns = SHEET
-    axes = sheet.subplots(rows, columns, squeeze=False)
-    for row, part in zip(axes, np.array_split(np.arange(len(drive.angles)), rows), strict=True):
+    for row, part in zip(axes, np.array_split(np.arange(len(drive.angles)), len(axes)), strict=True):
         for ax, quantile in zip(row, QUANTILES, strict=True):
             ax.axis("off")
             if len(part) == 0:
                 continue
             order = np.argsort(drive.angles[part], kind="stable")
             number = int(part[order[round(quantile * (len(part) - 1))]])
-            _draw_frame(ax, drive.frames[number], float(drive.angles[number]), strongest, number)
+            ax.set_title(
+                f"{np.degrees(drive.angles[number]):+.1f}°  (frame {drive.numbers[number]:,})", fontsize=9, pad=3
+            )
+            _draw_frame(ax, drive.frames[number], float(drive.angles[number]), strongest)
 
 
-def _draw_frame(ax: Axes, frame: np.ndarray, angle: float, strongest: float, number: int) -> None:
+def _draw_frame(ax: Axes, frame: np.ndarray, angle: float, strongest: float) -> None:
     height, width, _ = FRAME_SHAPE
     ax.imshow(frame, aspect=width / height * 9 / 16, interpolation="bicubic")
     direction = np.radians(np.clip(angle / strongest, -1.4, 1.4) * NEEDLE)
@@ -127,27 +125,25 @@ def _draw_frame(ax: Axes, frame: np.ndarray, angle: float, strongest: float, num
     for colour, thickness in (("black", 5), ("gold", 2.5)):
         ax.plot(*zip(foot, tip, strict=True), color=colour, lw=thickness, solid_capstyle="round")
     ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-    ax.set_title(f"{np.degrees(angle):+.1f}°  (frame {number:,})", fontsize=9, pad=3)
 
 
 def _draw_over_time(ax: Axes, chart: dict[str, np.ndarray], drive: Frames) -> None:
     ax.fill_between(chart["frame"], chart["least_degrees"], chart["most_degrees"], color="tab:blue", lw=0.8)
-    ax.set(ylabel="label, degrees, + to the right", xlabel="frame", xlim=(0, max(len(drive.angles) - 1, 1)))
-    ax.yaxis.label.set_color("tab:blue")
-    jumped = chart["jumps"] > 0
-    ax.plot(
-        chart["frame"][jumped], chart["degrees"][jumped], "v", color="red", ms=6, label="labels jump", clip_on=False
-    )
-    if jumped.any():
-        ax.legend(loc="upper right", fontsize=8)
-    for boundary in np.flatnonzero(np.diff(drive.segments))[:POINTS] + 1:
-        ax.axvline(boundary, color="0.7", lw=0.5, zorder=0)
+    ax.set(xlabel="frame", xlim=(0, max(len(drive.angles) - 1, 1)))
+    ax.set_ylabel("label, degrees, + to the right", color="tab:blue")
     turns = ax.twinx()
     turns.plot(chart["frame"], chart["turn"], color="tab:orange", lw=0.9, alpha=0.9)
     turns.set_ylabel("camera turns, columns/frame", color="tab:orange")
-    for axis, values in ((ax, [chart["least_degrees"], chart["most_degrees"]]), (turns, [chart["turn"]])):
-        reach = max(float(np.abs(values).max()), 1e-3) * 1.05
+    for axis, values in ((ax, [chart["least_degrees"], chart["most_degrees"]]), (turns, chart["turn"])):
+        reach = max(1.5 * float(np.quantile(np.abs(values), 0.99)), 1e-3)  # some wild values must not flatten the rest
         axis.set_ylim(-reach, reach)
+    for boundary in np.flatnonzero(np.diff(drive.segments))[:POINTS] + 1:
+        ax.axvline(boundary, color="0.7", lw=0.5, zorder=0)
+    jumped = chart["frame"][chart["jumps"] > 0]
+    if len(jumped):
+        top = np.full(len(jumped), ax.get_ylim()[1])
+        markers = ax.plot(jumped, top, "v", color="red", ms=5, clip_on=False, label="labels jump")
+        turns.legend(handles=markers, loc="lower right", fontsize=8)
 
 
 def _draw_histogram(ax: Axes, drive: Frames) -> None:

@@ -1,0 +1,236 @@
+"""Whether labels and frames belong together, on pictures whose movement is known and on real ones."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pilotnet_sdnn import road
+from pilotnet_sdnn.alignment import align, cannot_tell, turning, warnings
+from pilotnet_sdnn.drive import open_drive, parse_labels, radians, read_labels
+from pilotnet_sdnn.frames import Frames
+from pilotnet_sdnn.overview import curves, draw, drive_metrics, jumps
+from pilotnet_sdnn.resizing import resized_frames
+
+
+def smooth(rng: np.random.Generator, length: int, over: int) -> np.ndarray:
+    """Noise of unit variance that changes over so many frames."""
+    noise = np.convolve(rng.standard_normal(length + over), np.hanning(over), "valid")[:length]
+    return noise / noise.std()
+
+
+def panned(turns: np.ndarray, degrees: np.ndarray, segments: np.ndarray | None = None) -> Frames:
+    """A drive through a scenery of random shapes that moves to the left by so many columns a frame."""
+    rng = np.random.default_rng(0)
+    at = np.cumsum(turns) * 8
+    at -= at.min()
+    scenery = Image.fromarray(rng.integers(0, 255, (9, int(at.max()) // 32 + 30), np.uint8))
+    scenery = scenery.resize((scenery.width * 32, 33), Image.Resampling.BICUBIC)
+    columns = np.arange(100) * 8
+    wide = np.asarray(scenery)
+    frames = np.stack([wide[:, np.round(x + columns).astype(int)] for x in at])
+    count = len(turns)
+    zeros = np.zeros(count, np.int32)
+    return Frames(
+        np.repeat(frames[..., None], 3, -1),
+        np.radians(degrees).astype(np.float32),
+        zeros if segments is None else segments,
+        np.arange(count, dtype=np.int32),
+        "a panned scenery",
+        0,
+    )
+
+
+COUNT = 1300
+TURNS = smooth(np.random.default_rng(1), COUNT, 40)
+DEGREES = 10 * TURNS + np.random.default_rng(2).standard_normal(COUNT)
+
+
+@pytest.fixture(scope="module")
+def drive() -> Frames:
+    return panned(TURNS, DEGREES)
+
+
+@pytest.fixture(scope="module")
+def turns(drive) -> np.ndarray:
+    return turning(drive)
+
+
+def told(turns: np.ndarray, angles: np.ndarray) -> str:
+    return " | ".join(warnings(align(turns, angles, np.zeros(len(angles)))))
+
+
+def test_turning_is_how_far_the_scenery_moved_to_the_left(turns):
+    assert math.isnan(turns[0])
+    assert np.abs(turns[1:] - TURNS[1:]).mean() < 0.2
+    assert np.polyfit(TURNS[1:], turns[1:], 1) == pytest.approx([1, 0], abs=0.03)
+
+
+def test_nothing_turns_from_one_segment_to_the_next():
+    segments = np.repeat([4, 5, 4], 20)
+    seen = turning(panned(TURNS[:60], DEGREES[:60], segments))
+    assert np.flatnonzero(np.isnan(seen)).tolist() == [0, 20, 40]
+
+
+def test_pictures_without_anything_in_them_are_not_counted():
+    black = panned(TURNS[:5], DEGREES[:5])._replace(frames=np.zeros((5, 33, 100, 3), np.uint8))
+    alignment = align(turning(black), black.angles, black.segments)
+    assert alignment.frames == 0 and "fewer than" in cannot_tell(alignment)
+    assert warnings(alignment) == []
+
+
+def test_labels_that_fit(turns, drive):
+    alignment = align(turns, drive.angles, drive.segments)
+    assert alignment.at_zero > 0.95 and alignment.best_lag == 0
+    assert warnings(alignment) == [] and cannot_tell(alignment) is None
+
+
+def test_labels_of_the_opposite_sign(turns, drive):
+    assert "opposite sign" in told(turns, -drive.angles)
+    assert "frames late" not in told(turns, -drive.angles)
+
+
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [
+        (10, "10 frames late (correlation 0.9"),
+        (20, "20 frames late"),
+        (-10, "10 frames early"),
+        (-20, "give each frame the label of 20 frames before it"),
+    ],
+)
+def test_labels_that_are_late_or_early(turns, drive, by, words):
+    assert words in told(turns, np.roll(drive.angles, by))
+    both = told(turns, -np.roll(drive.angles, by))
+    assert "opposite sign" in both and words.partition(" (")[0] in both
+
+
+def test_labels_of_another_drive(turns, drive):
+    shuffled = np.random.default_rng(0).permutation(drive.angles)
+    assert "do not seem to belong together" in told(turns, shuffled)
+
+
+def test_lags_do_not_reach_into_another_segment():
+    """Each segment's labels are 10 frames late; the neighbour's would say otherwise."""
+    segments = np.repeat(np.arange(13), 100)
+    degrees = np.concatenate([np.roll(part, 10) for part in DEGREES.reshape(13, 100)])
+    alignment = align(TURNS, np.radians(degrees), segments)
+    assert alignment.best_lag == -10
+
+
+def test_silence_where_nothing_can_be_told(turns, drive):
+    def reason(turns, angles):
+        alignment = align(turns, angles, np.zeros(len(angles)))
+        assert warnings(alignment) == []
+        return cannot_tell(alignment)
+
+    assert "fewer than 1,200 frames" in reason(turns[:300], -drive.angles[:300])
+    assert "labels hardly change" in reason(turns, np.full(COUNT, 0.1))
+    assert "are they degrees?" in reason(turns, np.radians(drive.angles))
+    assert "picture hardly moves" in reason(np.zeros(COUNT), drive.angles)
+    assert "fewer than" in reason(turns[:1], drive.angles[:1])
+
+
+def test_few_wild_labels_do_not_hide_the_rest(turns, drive):
+    wild = drive.angles.copy()
+    wild[::25] = 0
+    wild[7::100] = np.radians(-500)
+    assert told(turns, wild) == ""
+    assert "opposite sign" in told(turns, -wild)
+
+
+def prove(frames: Frames) -> None:
+    """On a drive whose labels are right: no warning with them, and the right one with each way to spoil them."""
+    turns, angles = turning(frames), frames.angles
+    alignment = align(turns, angles, frames.segments)
+    assert alignment.at_zero > 0.8 and abs(alignment.best_lag) <= 2
+    assert told(turns, angles) == ""
+    assert "opposite sign" in told(turns, -angles) and "frames late" not in told(turns, -angles)
+    for by in (10, 20):
+        assert "frames late" in told(turns, np.roll(angles, by))
+        assert "frames early" in told(turns, np.roll(angles, -by))
+    assert "do not seem to belong together" in told(turns, np.random.default_rng(0).permutation(angles))
+
+
+def test_real_drive(real_drive):
+    with open_drive(real_drive) as archive:
+        labels = read_labels(archive)
+        packed = np.concatenate([frames for _, frames in resized_frames(archive, labels, "error")])
+    numbers = np.arange(len(labels))
+    prove(Frames(packed, radians(labels), np.zeros(len(labels)), numbers, "Udacity CH2_001", 0))
+
+
+@pytest.mark.slow
+def test_synthetic_drive():
+    images, degrees = zip(*road.drive(1300, seed=3), strict=True)
+    packed = np.stack([np.asarray(Image.fromarray(image).resize((100, 33))) for image in images])
+    zeros = np.zeros(len(degrees))
+    prove(Frames(packed, np.radians(degrees), zeros, np.arange(len(degrees)), "synthetic road", 0))
+
+
+def jumping(*degrees: float, segments: list[int] | None = None) -> list[int]:
+    return jumps(np.radians(degrees), np.array(segments or [0] * len(degrees))).tolist()
+
+
+def test_jumps():
+    assert jumping(50, 51, 0, 53, 54) == [2, 3]  # a drop-out: down and up again
+    assert jumping(0, 1, 40, 41, 42) == [2]  # a step
+    assert jumping(44, 66, 92, 120, 143, 161) == []  # a fast turn, as in Sully Chen's drive
+    assert jumping(0, 0, 90, 90, segments=[0, 0, 1, 1]) == []  # another drive
+    assert jumping(5) == []
+
+
+def test_drop_outs_of_a_real_drive_are_jumps(real_labels):
+    labels = parse_labels(real_labels.read_text(), "labels")
+    found = jumps(radians(labels), np.zeros(len(labels)))
+    assert {283, 284, 1291, 4447} <= set(found.tolist())  # 501.78, 0, 498.55; ... 225.08, 0, 227.6; ...
+    assert not set(range(260, 283)) & set(found.tolist())  # from 44 to 502 degrees in a second
+
+
+def picture(path, drive: Frames) -> bytes:
+    seen = np.full(len(drive.angles), 0.5)
+    alignment, jumped = align(seen, drive.angles, drive.segments), jumps(drive.angles, drive.segments)
+    draw(path, drive, alignment, curves(drive, seen, jumped), jumped)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("length", [1, 160])
+def test_picture_has_the_same_size_for_any_drive_and_the_same_bytes_again(tmp_path, drive, length):
+    few = Frames(*(part[:length] for part in drive[:4]), "costs $5 and {more", 3)
+    assert picture(tmp_path / "one.png", few) == picture(tmp_path / "two.png", few)
+    with Image.open(tmp_path / "one.png") as image:
+        assert image.size == (1200, 1000)
+        assert "Software" not in image.info
+
+
+@pytest.mark.parametrize("length", [1, 999, 1000, 1001, 45_406])
+def test_chart_of_a_drive_of_any_length(length):
+    degrees = np.random.default_rng(0).normal(0, 10, length)
+    zeros = np.zeros(length, int)
+    drive = Frames(None, np.radians(degrees), zeros, zeros, "", 0)
+    chart = curves(drive, np.ones(length), np.array([length - 1]))
+    assert len(chart["frame"]) <= 1000
+    assert {len(column) for column in chart.values()} == {len(chart["frame"])}
+    assert chart["most_degrees"].max() == pytest.approx(degrees.max())
+    assert chart["jumps"].sum() == 1 and chart["jumps"][-1] == 1
+    assert np.all(chart["turn"] == 1)
+
+
+def test_metrics_of_a_drive(drive):
+    few = Frames(None, np.radians([0.0, 10, -10, 0]), np.array([0, 0, 1, 1]), np.arange(4), "", 2)
+    metrics = drive_metrics(few, align(np.zeros(4), few.angles, few.segments), np.array([2]))
+    assert metrics["frames"] == 4 and metrics["skipped_frames"] == 2 and metrics["segments"] == 2
+    assert metrics["zero_share"] == 0.5 and metrics["jumps"] == 1 and metrics["warnings"] == 0
+    assert metrics["label_max_degrees"] == pytest.approx(10) and metrics["label_std_degrees"] == pytest.approx(50**0.5)
+
+
+def test_stage_leaves_what_people_and_dvc_look_at(tiny_pipeline):
+    metrics = tiny_pipeline.metrics("drive")
+    assert metrics["frames"] == 160 and metrics["warnings"] == 0
+    shown = json.loads(tiny_pipeline.run("dvc", "plots", "show", "--json"))
+    assert not shown.get("errors")
+    assert {"plots/drive.png", "labels of the drive"} <= set(shown["data"])
+    with Image.open(tiny_pipeline.path / "plots/drive.png") as image:
+        assert image.size == (1200, 1000)
