@@ -38,7 +38,7 @@ THIRD, HALF = 2**20, 24 * 2**16  # of it, in whole pieces
 @pytest.fixture(autouse=True)
 def quick_and_apart(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PAUSE", 0.001)
-    monkeypatch.setattr(module, "TIMEOUT", (0.5, 0.5))
+    monkeypatch.setattr(module, "TIMEOUT", (10, 10))
     monkeypatch.setattr(module, "RETRIES", 3)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
@@ -207,18 +207,21 @@ def test_sizes_that_are_lies():
         assert get(url) == ZIP
 
 
-def test_stalling_server_is_left_and_asked_again():
+def test_stalling_server_is_left_and_asked_again(monkeypatch):
+    monkeypatch.setattr(module, "TIMEOUT", (10, 1))
+
     def answer(request, n):
         request.send(ZIP, request.start, HALF if n == 1 else None)
         if n == 1:
-            time.sleep(1)
+            time.sleep(2)
 
     with server(answer) as (url, asked):
         assert get(url) == ZIP
     assert asked[1].start == HALF
 
 
-def test_server_that_always_stalls_is_given_up():
+def test_server_that_always_stalls_is_given_up(monkeypatch):
+    monkeypatch.setattr(module, "TIMEOUT", (10, 0.5))
     with server(lambda request, n: time.sleep(0.7)) as (url, asked):
         refused(url, "download failed", "stalled: nothing came for 0.5 s")
     assert len(asked) == 1 + module.RETRIES
