@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation, Text
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from pilotnet_sdnn.experiments import Run
@@ -100,11 +101,13 @@ def draw_runs(ax: Axes, runs: list[Run]) -> list[Annotation]:
     synops, mse = np.array([run.synops for run in runs]), np.array([run.mse for run in runs])
     if synops.all():
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     else:  # a network that sends nothing at all
         ax.set_xscale("symlog", linthresh=min(synops[synops > 0], default=1))
     ax.scatter(synops[~front], mse[~front], 28, color=GREY, zorder=3)
     best = np.flatnonzero(front)[np.lexsort((mse[front], synops[front]))]
-    ax.plot(synops[best], mse[best], "o-", drawstyle="steps-post", color=BLUE, ms=7, zorder=4, label="Pareto front")
+    ax.plot(synops[best].repeat(2)[1:], mse[best].repeat(2)[:-1], color=BLUE, zorder=2)  # in steps
+    ax.plot(synops[best], mse[best], "o", color=BLUE, ms=7, zorder=4, label="Pareto front")
 
     macs = max(run.macs for run in runs)
     if anns := [run.ann_mse for run in runs if run.ann_mse is not None]:
@@ -113,7 +116,9 @@ def draw_runs(ax: Axes, runs: list[Run]) -> list[Annotation]:
     ax.axvline(macs, color=ORANGE, lw=1, ls=":", zorder=1, label=f"its {macs / 1e6:.2f} million MACs a frame")
 
     texts, usual = labels(runs)
-    ax.set_title(title(runs[0]) + (f"\n{usual}, where not said" if usual else ""), fontsize=9)
+    ax.set_title(title(runs) + (f"\n{usual}, where not said" if usual else ""), fontsize=9)
+    ax.xaxis.set_major_formatter(EngFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set(xlabel="synaptic operations per frame", ylabel="MSE, sq. radians")
     ax.margins(0.12, 0.15)
     ax.grid(alpha=0.25)
@@ -121,9 +126,12 @@ def draw_runs(ax: Axes, runs: list[Run]) -> list[Annotation]:
     return [label(ax, run, text, BLUE if best else "0.35") for run, text, best in zip(runs, texts, front, strict=True)]
 
 
-def title(run: Run) -> str:
-    """What the MSE of a run is measured on."""
-    return f"{run.drive}: {run.test_frames[0] or 0:.0f} test frames, {run.params.get('split')} split"
+def title(runs: list[Run]) -> str:
+    """What the MSE of comparable runs is measured on, and how long they trained if all did as long."""
+    params = runs[0].params
+    trained = [] if "epochs" in differing(runs) else [f"{params.get('epochs')} epochs"]
+    parts = [f"{runs[0].test_frames[0] or 0:.0f} test frames", f"{params.get('split')} split", *trained]
+    return f"{runs[0].drive}: {', '.join(parts)}"
 
 
 def label(ax: Axes, run: Run, text: str, color: str) -> Annotation:
@@ -138,18 +146,24 @@ def label(ax: Axes, run: Run, text: str, color: str) -> Annotation:
 
 
 def spread_labels(ax: Axes, annotations: list[Annotation], canvas: FigureCanvasAgg) -> None:
-    """Put each label as near to its point as there is room beside points and other labels."""
+    """Put each label as near to its point as there is room beside points, lines and other labels."""
     renderer, pixels = canvas.get_renderer(), canvas.figure.dpi / 72
     points = ax.transData.transform([annotation.xy for annotation in annotations])
     taken = [Bbox([point - 5 * pixels, point + 5 * pixels]) for point in points]
     if legend := ax.get_legend():
         taken.append(legend.get_window_extent(renderer))
+    lines = [line.get_transform().transform_path(line.get_path()) for line in ax.lines]
     turns = np.radians(np.arange(0, 360, 30))
     for annotation, point in zip(annotations, points, strict=True):
-        size = np.array(Text.get_window_extent(annotation, renderer).size)
+        size = np.array(Text.get_window_extent(annotation, renderer).size) + 3 * pixels
         centres = [point + (gap * pixels + size / 2) * (np.cos(turn), np.sin(turn)) for gap in GAPS for turn in turns]
         boxes = [Bbox([centre - size / 2, centre + size / 2]) for centre in centres]
-        crowded = [box.count_overlaps(taken) + 100 * (not _inside(box, ax.bbox)) for box in boxes]
+        crowded = [
+            sum(line.intersects_bbox(box, filled=False) for line in lines)
+            + 10 * box.count_overlaps(taken)
+            + 1000 * (not _inside(box, ax.bbox))
+            for box in boxes
+        ]
         chosen = int(np.argmin(crowded))
         annotation.xyann = tuple((centres[chosen] - point) / pixels)
         taken.append(boxes[chosen])

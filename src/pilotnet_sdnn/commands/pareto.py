@@ -1,6 +1,7 @@
 """Draw the accuracy of every run that DVC knows against its operations, and the front of the best: sdnn-pareto"""
 
 import argparse
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def main() -> None:
         if not runs:
             raise UserError(f"no finished runs{_listed(left_out)}; make some: {QUEUE}")
         drawn, alone = _panels(comparable(runs))
-        notes = [f"not drawn, on other test frames: {run.name} ({title(run)})" for run in alone]
+        notes = [f"not drawn, on other test frames: {run.name} ({title([run])})" for run in alone]
         save(figure := draw(drawn, "\n".join(notes)), folder / "pareto.svg")
         save(figure, folder / "pareto.png")
         _write_table(folder / "pareto.csv", [*drawn, *([run] for run in alone)])
@@ -30,8 +31,9 @@ def main() -> None:
         for group in drawn:
             print(_front_table(group))
         if left_out:
-            print(f"left out{_listed(left_out)}")
-        print("\n".join([*notes, f"{folder}: pareto.svg, pareto.png, and all runs in pareto.csv"]))
+            notes.append(f"left out{_listed(left_out)}")
+        for line in (*notes, f"{folder}: pareto.svg, pareto.png, and all runs in pareto.csv"):
+            print(_wrapped(line))
 
 
 def _panels(groups: list[list[Run]]) -> tuple[list[list[Run]], list[Run]]:
@@ -46,16 +48,22 @@ def _listed(left_out: list[LeftOut]) -> str:
     return f" ({'; '.join(parts)})" if left_out else ""
 
 
+def _wrapped(line: str) -> str:
+    return textwrap.fill(line, 80, subsequent_indent="  ", break_on_hyphens=False)
+
+
 def _front_table(runs: list[Run]) -> str:
     """The runs on the front, fewest operations first, for a terminal of 80 columns."""
     texts, usual = labels(runs)
     order = sorted(np.flatnonzero(on_front(runs)), key=lambda i: (runs[i].synops, runs[i].mse))
-    lines = [title(runs[0]), f"{len(order)} of {len(runs)} runs are on the front" + (f"; {usual}" if usual else "")]
-    lines += ["", "    synops  sparsity      MSE  run", "----------  --------  -------  ---"]
+    summary = f"{len(order)} of {len(runs)} runs are on the front" + (f"; {usual} where not said" if usual else "")
+    lines = [_wrapped(title(runs)), _wrapped(summary), ""]
+    lines += ["    synops  sparsity      MSE  run", "----------  --------  -------  ---"]
     for run, text in ((runs[i], texts[i]) for i in order):
         sparsity = f"{run.macs / run.synops:.1f}x" if run.synops else "-"
         named = text if run.name in text else f"{run.name}: {text}"
-        lines.append(f"{run.synops:10.0f}  {sparsity:>8}  {run.mse:7.5f}  {named}")
+        row = f"{run.synops:10.0f}  {sparsity:>8}  {run.mse:7.5f}  {named}"
+        lines.append(textwrap.fill(row, 80, subsequent_indent=31 * " "))
     if anns := [run.ann_mse for run in runs if run.ann_mse is not None]:
         lines.append(f"{runs[0].macs:10.0f}  {'1.0x':>8}  {min(anns):7.5f}  ordinary network")
     return "\n".join(lines) + "\n"
