@@ -14,27 +14,36 @@ from pilotnet_sdnn.commands import video as command
 from pilotnet_sdnn.events import count_activity
 from pilotnet_sdnn.frames import Split
 from pilotnet_sdnn.network import Network
-from pilotnet_sdnn.video import CHUNK, Moment, Scene, draw_wheels, tiled, watch
+from pilotnet_sdnn.video import Moment, Scene, draw_wheels, tiled, watch
 
 
 @pytest.fixture
 def frames() -> np.ndarray:
-    """Frames enough for two chunks and a bit, in which something moves."""
+    """Two sequences of 16 and a bit, in which something moves."""
     random = np.random.default_rng(1)
-    walk = random.integers(-20, 21, (2 * CHUNK + 5, 33, 100, 3)).cumsum(0) + 128
+    walk = random.integers(-20, 21, (37, 33, 100, 3)).cumsum(0) + 128
     return walk.clip(0, 255).astype(np.uint8)
 
 
-def test_chunks_are_one_long_sequence(frames):
-    """The state goes on from chunk to chunk: angles and counts are those of all frames run as one sequence."""
+def test_running_camera_is_one_long_sequence(frames):
+    """The state goes on from sequence to sequence: angles and counts are those of all frames run as one."""
     torch.manual_seed(2)
     network = Network(threshold=0.01).eval()
     whole = count_activity(network, torch.from_numpy(frames)[None])
-    moments = list(watch(network, frames))
+    moments = list(watch(network, frames, 16, running=True))
     assert [moment.synops for moment in moments] == whole.synops[0].sum(1).tolist()
     assert np.array_equal(np.array([moment.angle for moment in moments], np.float32), whole.angles[0])
     sent = np.array([[np.count_nonzero(signs) for signs in moment.events] for moment in moments])
     assert np.array_equal(sent, whole.events[0, :, :4])
+
+
+def test_without_it_every_sequence_starts_anew(frames):
+    torch.manual_seed(2)
+    network = Network(threshold=0.01).eval()
+    measured = count_activity(network, torch.from_numpy(frames[:32].reshape(2, 16, *frames.shape[1:])))
+    moments = list(watch(network, frames, 16, running=False))[:32]
+    assert [moment.synops for moment in moments] == measured.synops.sum(-1).ravel().tolist()
+    assert np.array_equal(np.array([moment.angle for moment in moments], np.float32), measured.angles.ravel())
 
 
 def test_maps_beside_each_other():
@@ -57,7 +66,9 @@ def test_a_positive_angle_turns_the_wheel_to_the_right(degrees):
 def test_default_stretch_holds_most_test_frames():
     split = Split(train=np.array([0, 1, 2, 5]), test=np.array([3, 4]))
     assert command.stretch(100, split, 16, None, 1.6).tolist() == list(range(48, 80))
-    assert command.stretch(100, split, 16, 4.5, 30).tolist() == list(range(90, 100))  # up to the end of the drive
+    assert command.stretch(100, split, 16, 4.5, 30).tolist() == list(
+        range(80, 100)
+    )  # from a sequence up to the end of the drive
     assert [command.part(sequence, split) for sequence in (2, 3, 6)] == ["training", "test", "unused"]
 
 

@@ -1,8 +1,4 @@
-"""A drive to watch: what the camera sees, how the network steers, and which neurons send events.
-
-The network runs as behind a running camera: its state goes on from frame to frame, so only the first
-frame is sent whole. (On test sequences it is measured with a new start for each of them.)
-"""
+"""A drive to watch: what the camera sees, how the network steers, and which neurons send events."""
 
 import math
 from collections import deque
@@ -25,7 +21,6 @@ from pilotnet_sdnn.road import FRAME_RATE
 
 KINDS = (".mp4", ".gif")
 SIZE = (1280, 720)
-CHUNK = 32  # frames that the network sees at a time; the results do not depend on it
 
 BACKGROUND, PANEL, TEXT, FAINT = "#11151c", "#1d2430", "#f2f4f8", "#8d97a8"
 POSITIVE, NEGATIVE, LABEL, PREDICTION, ORDINARY = "#ffa62b", "#37b6ff", "#c9d1de", "#7bd88f", "#5b6577"
@@ -60,13 +55,21 @@ class Scene(NamedTuple):
 
 
 @torch.no_grad()
-def watch(network: Network, frames: np.ndarray) -> Iterator[Moment]:
-    """Run the network over consecutive frames (N, 33, 100, 3) uint8, its state going on from each to the next."""
+def watch(network: Network, frames: np.ndarray, sequence: int, running: bool) -> Iterator[Moment]:
+    """Run the network over consecutive frames.
+
+    Args:
+        network: in evaluation mode.
+        frames: (N, 33, 100, 3) uint8.
+        sequence: frames in a sequence; the first one begins with the first frame.
+        running: the state goes on from frame to frame, as behind a running camera, which sends one frame
+            whole. Otherwise it starts anew with every sequence, as where the network is measured.
+    """
     for block in network.layers:
-        block.neuron.sigma.persistent_state = block.neuron.delta.persistent_state = True
+        block.neuron.sigma.persistent_state = block.neuron.delta.persistent_state = running
     synapses = [fan_out(source, target).flatten() for source, target in pairwise(layers(network))]
-    for start in range(0, len(frames), CHUNK):
-        *messages, angles = network.messages(normalise(torch.from_numpy(frames[start : start + CHUNK])[None]))
+    for start in range(0, len(frames), sequence):
+        *messages, angles = network.messages(normalise(torch.tensor(frames[start : start + sequence])[None]))
         sent = [(message[0] != 0).flatten(0, -2).double() for message in messages]
         synops = torch.stack([fans.double() @ s for fans, s in zip(synapses, sent, strict=True)]).sum(0)
         signs = [message[0].sign().to(torch.int8).numpy() for message in messages[: len(MAPS)]]
@@ -74,13 +77,14 @@ def watch(network: Network, frames: np.ndarray) -> Iterator[Moment]:
             yield Moment(angle, [sign[..., t] for sign in signs], int(synops[t]))
 
 
-def pictures(scenes: Iterable[Scene], macs: int, origin: str) -> Iterator[Image.Image]:
+def pictures(scenes: Iterable[Scene], macs: int, origin: str, note: str) -> Iterator[Image.Image]:
     """The frames of the video, of SIZE.
 
     Args:
         scenes: in the order of time.
         macs: of an ordinary network, in every frame.
         origin: which drive this is.
+        note: a line below the count of operations.
     """
     synops = 0
     trace: deque[tuple[float, float]] = deque(maxlen=TRACE_SECONDS * FRAME_RATE)
@@ -93,6 +97,7 @@ def pictures(scenes: Iterable[Scene], macs: int, origin: str) -> Iterator[Image.
         draw_wheels(image, draw, scene)
         draw_trace(draw, np.degrees(trace))
         draw_operations(draw, scene.moment.synops, synops, count, macs)
+        draw.text((COLUMN[0], 446), note, FAINT, font(12))
         draw_events(image, draw, scene.moment.events)
         yield image
 
@@ -152,9 +157,9 @@ def draw_operations(draw: ImageDraw.ImageDraw, synops: int, total: int, frames: 
         draw.rectangle((start, y, start + min(1, count / macs) * (end - start), y + 20), color)
         draw.text((right, y + 10), f"{count:,}", TEXT, font(14), anchor="rm")
     fewer = f"{frames * macs / total:.1f}x fewer" if total else "no events"
-    draw.text((left, 406), f"{total / 1e6:,.1f} million synops", PREDICTION, font(15))
-    draw.text((right, 416), fewer, TEXT, font(26), anchor="rm")
-    draw.text((left, 428), f"{frames * macs / 1e6:,.1f} million MACs of an ordinary network", FAINT, font(13))
+    draw.text((left, 399), f"{total / 1e6:,.1f} million synops", PREDICTION, font(15))
+    draw.text((right, 411), fewer, TEXT, font(26), anchor="rm")
+    draw.text((left, 422), f"{frames * macs / 1e6:,.1f} million MACs of an ordinary network", FAINT, font(13))
 
 
 def draw_events(image: Image.Image, draw: ImageDraw.ImageDraw, events: list[np.ndarray]) -> None:
