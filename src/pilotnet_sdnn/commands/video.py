@@ -48,9 +48,9 @@ def stretch(frames: int, split: Split, sequence: int, start: float | None, secon
     Raises:
         UserError: there are none.
     """
-    count = round(seconds * FRAME_RATE)
-    if count < 1:
+    if not seconds * FRAME_RATE >= 1:  # nor NaN
         raise UserError(f"--seconds {seconds:g}: expected {1 / FRAME_RATE:g}, one frame, or more")
+    count = round(min(seconds * FRAME_RATE, frames))
     if start is None:
         first = stretch_with_most(split.test, frames // sequence, -(-count // sequence))[0] * sequence
     elif 0 <= start < frames / FRAME_RATE:
