@@ -56,28 +56,29 @@ def read_runs(folder: Path = Path()) -> tuple[list[Run], list[LeftOut]]:
     Raises:
         UserError: the folder is not in a repository of DVC and git.
     """
-    runs: dict[Any, Run] = {}  # of equal runs the last is kept: an experiment rather than its commit or the workspace
+    runs: dict[Any, Run] = {}
     left_out = []
     try:
         with Repo(str(folder)) as repo:
             revs = ["HEAD", *repo.experiments.ls(all_commits=True)]
-            for base in repo.experiments.show(revs=revs):
-                for state, status in _entries(base.dumpd()):
-                    name = state["name"] or state["rev"][:7]
-                    result = LeftOut(name, status) if status else _result(repo, name, state)
-                    if isinstance(result, LeftOut):
-                        left_out.append(result)
-                    else:
-                        runs[(result.mse, result.synops, result.test_frames, repr(result.params))] = result
+            workspace, *commits = [state.dumpd() for state in repo.experiments.show(revs=revs)]
+            experiments = [entry for commit in commits for entry in _experiments(commit)]
+            # Of equal runs the first is kept: an experiment rather than the commit that took it over
+            for state, status in (*experiments, *((state, "") for state in (*commits, workspace))):
+                name = state["name"] or state["rev"][:9]
+                result = LeftOut(name, status) if status else _result(repo, name, state)
+                if isinstance(result, LeftOut):
+                    left_out.append(result)
+                else:
+                    runs.setdefault((result.mse, result.synops, result.test_frames, repr(result.params)), result)
     except (DvcException, SCMError) as error:
         raise UserError(f"{' '.join(str(error).split())}; run from the root of the repository") from None
     return list(runs.values()), left_out
 
 
-def _entries(base: dict) -> Iterator[tuple[dict, str]]:
-    """A commit and the experiments that start from it; with those that did not finish, what became of them."""
-    yield base, ""
-    for experiment in base["experiments"] or []:
+def _experiments(commit: dict) -> Iterator[tuple[dict, str]]:
+    """The experiments that start from a commit; with those that did not finish, what became of them."""
+    for experiment in commit["experiments"] or []:
         status = (experiment["executor"] or {}).get("state", "success")
         yield {**experiment["revs"][0], "name": experiment["name"]}, "" if status == "success" else status
 
