@@ -65,7 +65,7 @@ def read_runs(folder: Path = Path()) -> tuple[list[Run], list[LeftOut]]:
             experiments = [entry for commit in commits for entry in _experiments(commit)]
             # Of equal runs the first is kept: an experiment rather than the commit that took it over
             for state, status in (*experiments, *((state, "") for state in (*commits, workspace))):
-                name = state["name"] or state["rev"][:9]
+                name = state["name"] or state["rev"][: len(WORKSPACE)]
                 result = LeftOut(name, status) if status else _result(repo, name, state)
                 if isinstance(result, LeftOut):
                     left_out.append(result)
