@@ -112,6 +112,6 @@ def test_mistakes(tiny_pipeline, monkeypatch, arguments, message):
 
 
 def test_before_the_pipeline_has_run(tmp_path, monkeypatch):
-    clone = Clone(tmp_path / "clone")
+    clone = Clone(tmp_path / "clone", synthetic_frames=160)
     with pytest.raises(SystemExit, match=r"^error: .*`dvc repro"):
         sdnn_video(monkeypatch, clone.path)
