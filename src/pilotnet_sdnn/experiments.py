@@ -139,5 +139,6 @@ def _drive(operations_table: str, source: Any) -> str:
     """What the frames are of, as the title of plots/operations.md says, named by its source if that has no name."""
     _, _, origin = operations_table.partition("\n")[0].partition(": ")
     if not origin or "sha256" in origin:
-        return f"{Path(str(source)).name} {f'({origin})' if origin else ''}".strip()
+        names = [Path(str(name)).name for name in (source if isinstance(source, list) else [source])]
+        return f"{', '.join(names)} {f'({origin})' if origin else ''}".strip()
     return origin

@@ -7,7 +7,8 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from pilotnet_sdnn.drive import decode_frame, frame_member, open_drive, read_labels, read_member
+from pilotnet_sdnn.archive import read_member
+from pilotnet_sdnn.drive import BadLabels, decode_frame, frame_member, labels_name, open_drive, read_labels
 from pilotnet_sdnn.errors import UserError, reported
 from pilotnet_sdnn.events import layers
 from pilotnet_sdnn.frames import Frames, Split, read_frames, repair_zero_labels, split_sequences, stretch_with_most
@@ -37,7 +38,10 @@ def main() -> None:
         macs = sum(layer.macs for layer in layers(network))
         note = "state goes on from frame to frame" if arguments.running else f"new start every {params.sequence} frames"
         with open_drive(DRIVE) as camera:
-            video = pictures(film(camera, drive, split, params.sequence, shown, moments), macs, drive.origin, note)
+            labels = read_labels(camera, BadLabels(labels_name(camera), params.on_bad_frame))  # as resize reads them
+            files = [frame_member(label) for label in labels]
+            scenes = film(camera, files, drive, split, params.sequence, shown, moments)
+            video = pictures(scenes, macs, drive.origin, note)
             write_video(arguments.file, progress(video, total=len(shown), desc=str(arguments.file), unit="frame"))
     print(f"{arguments.file}: seconds {shown[0] / FRAME_RATE:g} to {(shown[-1] + 1) / FRAME_RATE:g} of {drive.origin}")
 
@@ -61,10 +65,15 @@ def stretch(frames: int, split: Split, sequence: int, start: float | None, secon
 
 
 def film(
-    camera: ZipFile, drive: Frames, split: Split, sequence: int, shown: np.ndarray, moments: Iterator[Moment]
+    camera: ZipFile,
+    files: list[str],
+    drive: Frames,
+    split: Split,
+    sequence: int,
+    shown: np.ndarray,
+    moments: Iterator[Moment],
 ) -> Iterator[Scene]:
     """What the camera saw in the frames shown, and what the network made of them."""
-    files = [frame_member(label) for label in read_labels(camera)]
     angles = repair_zero_labels(drive.angles, sequence)
     for number, moment in zip(shown, moments, strict=True):
         seen = decode_frame(read_member(camera, files[number]), f"{camera.filename}: {files[number]}")
