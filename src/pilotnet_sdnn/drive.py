@@ -90,7 +90,7 @@ class BadLabels:
             raise UserError(f"{self._first}{others}; mend it, remove it, or set on_bad_frame: skip to leave such out")
 
     def __str__(self) -> str:
-        return f"{self.count:,} labels left out (on_bad_frame: skip), the first: {self._first}"
+        return f"{self.count:,} label{'s' * (self.count > 1)} left out (on_bad_frame: skip), the first: {self._first}"
 
 
 def decode_text(data: bytes, where: str) -> str:
