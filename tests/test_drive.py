@@ -175,9 +175,7 @@ def test_line_that_cannot_be_used_is_named_or_left_out(tmp_path, line, problem):
 def test_no_label_left(tmp_path):
     path = write_zip(tmp_path / "a.zip", {"driving_dataset/data.txt": "0.jpg 1\n1.jpg nan\n"})
     with open_drive(path) as drive:
-        one_line(
-            lambda: read_labels(drive, BadLabels("data.txt", "skip")), "not one of its lines", "skip): 2, the first"
-        )
+        one_line(lambda: read_labels(drive, BadLabels("data.txt", "skip")), "not one of its lines", "2 labels left out")
 
 
 def test_labels_without_end(monkeypatch):
