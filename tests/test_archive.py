@@ -139,6 +139,14 @@ def test_zip_in_a_zip(tmp_path, refused):
     refused(write_zip(tmp_path / "outer.zip", {"inner.zip": inner}), "no data.txt in it", "found 'inner.zip'")
 
 
+def test_entry_without_a_name_is_no_file(tmp_path):
+    path = write_zip(tmp_path / "a.zip", DRIVE)
+    with zipfile.ZipFile(path, "a") as drive:
+        drive.writestr(zipfile.ZipInfo(""), b"nothing")
+    sources.fetch(str(path), tmp_path / "out.zip", 1, 1)
+    assert (tmp_path / "out.zip").read_bytes() == path.read_bytes()
+
+
 def test_zip_that_a_mac_made_or_windows(tmp_path):
     path = write_zip(tmp_path / "a.zip", {**DRIVE, "__MACOSX/driving_dataset/._0.jpg": b"", ".DS_Store": b""})
     sources.fetch(str(path), tmp_path / "out.zip", 1, 1)

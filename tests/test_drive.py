@@ -258,6 +258,18 @@ def test_rotation_that_exif_tells_is_applied():
     assert upright[:18].mean() > 250 and upright[22:].mean() < 5
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_exif_data_do_no_harm():
+    data = encoded(RED, exif=b"Exif\0\0MM\0*\0\0\0\x08").replace(b"MM\0*", b"MM)*")
+    assert decode_frame(data, "0.jpg").size == RED.size
+
+
+def test_png_whose_header_is_cut_off():
+    """Pillow calls that a ValueError, where other damage is an OSError or a SyntaxError."""
+    data = encoded(RED, "PNG")
+    one_line(lambda: decode_frame(data[:8] + b"\0\0\0\5" + data[12:], "0.png"), "0.png: not a readable image")
+
+
 def test_size_and_shape_of_a_frame_stay_as_they_are():
     assert decode_frame(encoded(SQUARE), "0.jpg").size == (64, 64)
     assert decode_frame(encoded(Image.new("L", (1, 1))), "0.jpg").size == (1, 1)

@@ -31,7 +31,7 @@ from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.layouts import Reading, read_layout
 
 MEMORY = 200 * 2**20  # bytes that nothing a fuzzer finds may need
-LONG = settings(max_examples=20_000, derandomize=False, deadline=None)
+LONG = settings(max_examples=2_000, derandomize=False, deadline=None)
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ def test_sully_chen_2017_with_or_without_folders_around_it(tmp_path, out, capsys
     assert degrees(labels) == DEGREES
     assert [label.frame for label in labels] == list(FRAMES)
     assert images == list(FRAMES.values())
-    assert "the layout of Sully Chen 2017, 4 labelled frames" in capsys.readouterr().out
+    assert "Sully Chen 2017 layout, 4 labelled frames" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("prefix", ["", "data/"])
@@ -60,7 +60,7 @@ def test_sully_chen_2018_keeps_the_times(tmp_path, out, capsys, write, prefix):
     assert images == list(FRAMES.values())
     assert labels[0].time == pytest.approx(np.datetime64("2018-07-01T17:09:44.912").astype(float) / 1000)
     np.testing.assert_allclose(np.diff([label.time for label in labels]), [0.033, 0.033, 0.021], atol=1e-6)
-    assert "the layout of Sully Chen 2018, 4 labelled frames" in capsys.readouterr().out
+    assert "Sully Chen 2018 layout, 4 labelled frames" in capsys.readouterr().out
     assert zipfile.ZipFile(out).read("driving_dataset/data.txt").decode().startswith("0.jpg 0")
 
 
@@ -89,7 +89,7 @@ def test_udacity_simulator_wherever_it_was_recorded(tmp_path, out, capsys, write
     assert degrees(labels) == [0, -2, 20]
     assert images == [JPEG + b"center"] * 3
     np.testing.assert_allclose(np.diff([label.time for label in labels]), [0.117, 4], atol=1e-6)
-    assert "the layout of Udacity simulator, 3 labelled frames" in capsys.readouterr().out
+    assert "Udacity simulator layout, 3 labelled frames" in capsys.readouterr().out
     with open_drive(out) as drive:
         assert origin(drive) == "Udacity simulator drive, 3 frames"
     np.testing.assert_array_equal(segments(labels, 1, 1), [0, 0, 1])  # four seconds are a gap
@@ -198,8 +198,8 @@ def test_several_drives_keep_their_order_and_their_frames_of_the_same_name(tmp_p
     assert [label.frame.split("/")[0] for label in labels] == ["1"] * 2 + ["2"] * 3 + ["3"] * 10
     np.testing.assert_array_equal(segments(labels, 1, 1), [0] * 2 + [1] * 2 + [2] + [3] * 10)
     printed = capsys.readouterr().out
-    assert "first.zip: the layout of Sully Chen 2017, 2" in printed
-    assert "second: the layout of Udacity simulator, 3" in printed
+    assert "first.zip: Sully Chen 2017 layout, 2" in printed
+    assert "second: Udacity simulator layout, 3" in printed
     with open_drive(out) as drive:
         assert origin(drive).startswith("3 drives: drive with labels sha256:")
         assert "Udacity simulator drive, 3 frames; synthetic road, seed 1, 10 frames" in origin(drive)
@@ -248,8 +248,8 @@ def test_real_drives_go_through(tmp_path, out, capsys, real_drive, real_labels):
     sources.fetch(str(sully), out, 1, 1)
     assert out.read_bytes() == sully.read_bytes()
     printed = capsys.readouterr().out
-    assert "the layout of Sully Chen 2017, 5,614 labelled frames" in printed
-    assert "the layout of Sully Chen 2017, 45,406 labelled frames" in printed
+    assert "Sully Chen 2017 layout, 5,614 labelled frames" in printed
+    assert "Sully Chen 2017 layout, 45,406 labelled frames" in printed
 
 
 def test_list_of_drives_from_the_command_line(tmp_path):
@@ -259,6 +259,6 @@ def test_list_of_drives_from_the_command_line(tmp_path):
     clone.commit("Two drives")
     columns = ["-S", "csv_columns.frame=image", "-S", "csv_columns.angle=angle"]
     printed = clone.run("dvc", "exp", "run", "-S", "source=[a.zip,b.zip]", *columns, "resize")
-    assert "b.zip: the layout of Sully Chen 2017, 2 labelled frames" in printed
+    assert "b.zip: Sully Chen 2017 layout, 2 labelled frames" in printed
     assert "4 labelled frames of 2 drives" in printed
     assert "2 stretches of road without a gap" in printed

@@ -86,7 +86,7 @@ class BadLabels:
             raise UserError(f"{self._first}{others}; mend it, remove it, or set on_bad_frame: skip to leave such out")
 
     def __str__(self) -> str:
-        return f"{self.count:,} labels left out (on_bad_frame: skip), the first: {self._first}"
+        return f"{self.count:,} label{'s' * (self.count > 1)} left out (on_bad_frame: skip), the first: {self._first}"
 
 
 def decode_text(data: bytes, where: str) -> str:
@@ -281,10 +281,17 @@ def decode_frame(data: bytes, where: str) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
         width, height = image.size
         if width * height <= MAX_PIXELS:
-            return _rgb(ImageOps.exif_transpose(image))
+            return _rgb(_upright(image))
     except Exception:  # whatever a library makes of a stranger's bytes, to the user it is one mistake
         raise UserError(f"{where}: not a readable image; mend the frame or remove its label") from None
     raise UserError(f"{where}: an image of {width}x{height} pixels, more than the {MAX_PIXELS:,} allowed")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # EXIF data that cannot be read harm nobody; an image that cannot fails again later
+        return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:

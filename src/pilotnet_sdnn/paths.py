@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+LOCK = Path("dvc.lock")
 
 DRIVE = Path("data/raw/driving_dataset.zip")
 FRAMES = Path("data/frames.h5")

@@ -110,7 +110,7 @@ def _source(name: str, path: Path, reading: Reading) -> Source:
     else:
         raise UserError(f"{path}: neither a file nor a folder")
     drive = read_layout(archive, reading, table)
-    print(f"{name}: the layout of {drive.layout}, {_frames(drive):,} labelled frames")
+    print(f"{name}: {drive.layout} layout, {_frames(drive):,} labelled frames")
     return Source(name, archive, drive)
 
 

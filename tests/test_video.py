@@ -1,0 +1,117 @@
+"""A drive to watch: what the video shows, and `sdnn-video` on the outputs of a real pipeline."""
+
+import sys
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from clone import Clone
+from PIL import Image, ImageDraw
+
+from pilotnet_sdnn.commands import video as command
+from pilotnet_sdnn.events import count_activity
+from pilotnet_sdnn.frames import Split
+from pilotnet_sdnn.network import Network
+from pilotnet_sdnn.video import Moment, Scene, draw_wheels, tiled, watch
+
+
+@pytest.fixture
+def frames() -> np.ndarray:
+    """Two sequences of 16 and a bit, in which something moves."""
+    random = np.random.default_rng(1)
+    walk = random.integers(-20, 21, (37, 33, 100, 3)).cumsum(0) + 128
+    return walk.clip(0, 255).astype(np.uint8)
+
+
+def test_running_camera_is_one_long_sequence(frames):
+    """The state goes on from sequence to sequence: angles and counts are those of all frames run as one."""
+    torch.manual_seed(2)
+    network = Network(threshold=0.01).eval()
+    whole = count_activity(network, torch.from_numpy(frames)[None])
+    moments = list(watch(network, frames, 16, running=True))
+    assert [moment.synops for moment in moments] == whole.synops[0].sum(1).tolist()
+    assert np.array_equal(np.array([moment.angle for moment in moments], np.float32), whole.angles[0])
+    sent = np.array([[np.count_nonzero(signs) for signs in moment.events] for moment in moments])
+    assert np.array_equal(sent, whole.events[0, :, :4])
+
+
+def test_without_it_every_sequence_starts_anew(frames):
+    torch.manual_seed(2)
+    network = Network(threshold=0.01).eval()
+    measured = count_activity(network, torch.from_numpy(frames[:32].reshape(2, 16, *frames.shape[1:])))
+    moments = list(watch(network, frames, 16, running=False))[:32]
+    assert [moment.synops for moment in moments] == measured.synops.sum(-1).ravel().tolist()
+    assert np.array_equal(np.array([moment.angle for moment in moments], np.float32), measured.angles.ravel())
+
+
+def test_maps_beside_each_other():
+    maps = np.array([[[1]], [[-1]], [[1]]], np.int8)
+    gap = 2
+    assert tiled(maps, 2).tolist() == [[1, gap, -1, gap], [gap] * 4, [1, gap, gap, gap], [gap] * 4]
+
+
+@pytest.mark.parametrize("degrees", [-60, 60])
+def test_a_positive_angle_turns_the_wheel_to_the_right(degrees):
+    """The orange mark on the rim of the label's wheel moves to the side of the angle."""
+    image = Image.new("RGB", (1280, 720))
+    draw_wheels(image, ImageDraw.Draw(image), Scene(image, np.radians(degrees), "test", 0, Moment(0.0, [], 0)))
+    left = np.asarray(image)[:185, 812:1036].astype(int)
+    orange = (left[..., 0] > 200) & (left[..., 2] < 100)
+    side = np.flatnonzero(orange.any(0)).mean() - left.shape[1] / 2
+    assert np.sign(side) == np.sign(degrees) and abs(side) > 40
+
+
+def test_default_stretch_holds_most_test_frames():
+    split = Split(train=np.array([0, 1, 2, 5]), test=np.array([3, 4]))
+    assert command.stretch(100, split, 16, None, 1.6).tolist() == list(range(48, 80))
+    assert command.stretch(100, split, 16, 4.5, 30).tolist() == list(
+        range(80, 100)
+    )  # from a sequence up to the end of the drive
+    assert [command.part(sequence, split) for sequence in (2, 3, 6)] == ["training", "test", "unused"]
+
+
+def sdnn_video(monkeypatch, clone: Path, *arguments: object) -> None:
+    monkeypatch.chdir(clone)
+    monkeypatch.setattr(sys, "argv", ["sdnn-video", *map(str, arguments)])
+    command.main()
+
+
+def test_mp4(tiny_pipeline, monkeypatch, tmp_path, capsys):
+    path = tmp_path / "new" / "drive.mp4"
+    sdnn_video(monkeypatch, tiny_pipeline.path, path, "--seconds", 1)
+    assert iio.imread(path, plugin="pyav").shape == (20, 720, 1280, 3)
+    assert iio.immeta(path, plugin="pyav")["fps"] == 20
+    assert "synthetic road, seed 4205, 160 frames" in capsys.readouterr().out
+    assert [file.name for file in path.parent.iterdir()] == ["drive.mp4"]
+
+
+def test_gif(tiny_pipeline, monkeypatch, tmp_path):
+    path = tmp_path / "drive.gif"
+    sdnn_video(monkeypatch, tiny_pipeline.path, path, "--seconds", 0.5, "--start", 2)
+    with Image.open(path) as gif:
+        assert (gif.format, gif.size, gif.n_frames, gif.info["duration"]) == ("GIF", (640, 360), 10, 50)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["drive.avi"], "drive.avi: a video ends with .mp4 or .gif"),
+        (["drive.mp4", "--start", 8], "--start 8: the drive is 8 seconds long"),
+        (["drive.mp4", "--start", -1], "--start -1: the drive is 8 seconds long"),
+        (["drive.mp4", "--seconds", 0], "--seconds 0: expected 0.05, one frame, or more"),
+        (["drive.mp4", "--seconds", "nan"], "--seconds nan: expected 0.05, one frame, or more"),
+        (["README.md/drive.mp4"], "README.md"),
+    ],
+)
+def test_mistakes(tiny_pipeline, monkeypatch, arguments, message):
+    with pytest.raises(SystemExit, match=f"^error: .*{message}"):
+        sdnn_video(monkeypatch, tiny_pipeline.path, *arguments)
+    assert not list(tiny_pipeline.path.glob("*drive.*"))
+
+
+def test_before_the_pipeline_has_run(tmp_path, monkeypatch):
+    clone = Clone(tmp_path / "clone", synthetic_frames=160)
+    with pytest.raises(SystemExit, match=r"^error: .*`dvc repro"):
+        sdnn_video(monkeypatch, clone.path)
