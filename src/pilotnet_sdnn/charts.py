@@ -49,17 +49,18 @@ def _draw_vega(parts: list[dict]) -> bytes | None:
     """The chart, with both revisions in it, as PNG; None if they are the same."""
     (part,) = parts
     spec = json.loads(part["content"]) if isinstance(part["content"], str) else part["content"]
-    rows = spec["data"]["values"]
-    for row in rows:
+    for row in spec["data"]["values"]:
         row["rev"] = _side(row["rev"])
-    here, base = (_points(rows, side) for side in ("here", "base"))
+    here, base = (_drawn(spec, side) for side in ("here", "base"))
     if here == base:
         return None
     return vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=SCALE)
 
 
-def _points(rows: list[dict], side: str) -> list[dict]:
-    return [{key: value for key, value in row.items() if key != "rev"} for row in rows if row["rev"] == side]
+def _drawn(spec: dict, side: str) -> list[tuple]:
+    """What a side's rows show in the chart; they have more columns than it draws."""
+    fields = [spec["encoding"][axis]["field"] for axis in ("x", "y")] + ["field"]
+    return [tuple(row.get(field) for field in fields) for row in spec["data"]["values"] if row["rev"] == side]
 
 
 def _draw_images(parts: list[dict[str, Any]]) -> bytes | None:

@@ -49,7 +49,7 @@ def failures(comparison: Comparison, limits: Limits) -> list[str]:
 def render(comparison: Comparison, limits: Limits, pictures: str) -> str:
     """The report; its pictures are in the folder of that name."""
     sections = [
-        comparison.title,
+        f"{comparison.title} Drive: {comparison.drives[1].origin}.",
         _gate(comparison, limits),
         _other_data(*comparison.drives),
         _params(comparison.params),
@@ -156,7 +156,7 @@ def _data(base: Drive, here: Drive) -> str:
 
 
 def _arrow(old: str, new: str) -> str:
-    return new if old == new else f"{old} -> {new}"
+    return f"{new}, as in the base" if old == new else f"{old} -> {new}"
 
 
 def _environment(versions: Versions, threads: Any) -> str:
