@@ -101,7 +101,8 @@ def test_the_report_is_posted_once_and_then_renewed(post):
 def test_what_a_stranger_writes_into_a_report_is_inert(post):
     _, comment = post(
         "## Plots\n\n![x](report/x.png)\n\n<details><summary>2 more</summary>\n\n<img src=//evil.example/a.png>\n\n"
-        "</details>\n[click](https://evil.example) ![y](//evil.example/y.png)\n@team/all fixes #12 www.evil.example\n[a]: //evil.example\n"
+        "</details>\n[click](https://evil.example) ![y](//evil.example/y.png)\n@team/all fixes #12 www.evil.example\n"
+        "[a]: //evil.example\n"
     )
     _, body = comment.split(")." + "\n\n")
     assert "<details><summary>2 more</summary>" in body and "## Plots" in body

@@ -68,6 +68,14 @@ class Limits:
     noise: Mapping[str, float]  # percent
     gate: list[Limit]
 
+    def check_metrics(self, metrics: Mapping[str, Change]) -> None:
+        """Raise a `UserError` for a limit of a metric that there is not, and never was at the base."""
+        for limit in self.gate:
+            if limit.metric not in metrics:
+                raise UserError(
+                    f"{LIMITS}: gate: no metric {limit.metric!r}; {suggestion(limit.metric, list(metrics))}"
+                )
+
     def verdict(self, metric: str, change: Change) -> str:
         """`better`, `worse`, `noise`, `new`, `vanished`, or nothing for a metric that is neither good nor bad."""
         if change.old is None or change.new is None:

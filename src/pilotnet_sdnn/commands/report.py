@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 from pilotnet_sdnn.charts import Chart, changed_charts
-from pilotnet_sdnn.errors import UserError, reported
+from pilotnet_sdnn.errors import reported
 from pilotnet_sdnn.files import whole, write_text
 from pilotnet_sdnn.limits import LIMITS, Limits, load_limits
-from pilotnet_sdnn.params import load_params, suggestion
+from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.report import Comparison, Versions, failures, render
 from pilotnet_sdnn.revisions import (
     drive,
@@ -33,7 +33,7 @@ def main() -> None:
     with reported():
         limits = load_limits()
         comparison = compare(arguments.base, limits)
-        write_report(comparison, limits)
+        write_report(render(comparison, limits, PICTURES.name), comparison.charts)
         failed = failures(comparison, limits)
         changed = sum(change.old != change.new for change in comparison.metrics.values())
         counts = f"{len(comparison.params)} parameters, {changed} metrics and {len(comparison.charts)} plots"
@@ -53,9 +53,7 @@ def compare(base_name: str, limits: Limits) -> Comparison:
     params = load_params()
     base = merge_base(base_name)
     metrics = metrics_changes(base)
-    for limit in limits.gate:
-        if limit.metric not in metrics:
-            raise UserError(f"{LIMITS}: gate: no metric {limit.metric!r}; {suggestion(limit.metric, list(metrics))}")
+    limits.check_metrics(metrics)
     charts, same_charts = changed_charts(base)
     dirty = " with uncommitted changes" if git("status", "--porcelain") else ""
     return Comparison(
@@ -78,20 +76,16 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def write_report(comparison: Comparison, limits: Limits) -> None:
-    """Pictures first, the text second, and then what the text before it showed is removed.
+def write_report(text: str, charts: list[Chart]) -> None:
+    """Pictures first, the text second, and then the pictures of the text before it go.
 
-    So whenever this is cut off, report.md has its pictures.
+    So report.md has its pictures whenever this is cut off.
     """
-    for chart in comparison.charts:
-        _write_picture(chart)
-    write_text(REPORT, render(comparison, limits, PICTURES.name))
-    shown = {chart.file_name for chart in comparison.charts}
+    for chart in charts:
+        with whole(PICTURES / chart.file_name) as temporary:
+            temporary.write_bytes(chart.png)
+    write_text(REPORT, text)
+    shown = {chart.file_name for chart in charts}
     for old in PICTURES.glob("*.png"):
         if old.name not in shown:
             old.unlink()
-
-
-def _write_picture(chart: Chart) -> None:
-    with whole(PICTURES / chart.file_name) as temporary:
-        temporary.write_bytes(chart.png)
