@@ -21,11 +21,11 @@ def git(*arguments: str) -> str:
     """What a git command prints.
 
     Raises:
-        UserError: it failed; with the last line it printed.
+        UserError: it failed; with what it printed.
     """
     done = subprocess.run(["git", *arguments], capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"git {' '.join(arguments)}: {_last_line(done.stderr)}")
+        raise UserError(f"git {' '.join(arguments)}: {' '.join(done.stderr.split()) or 'failed'}")
     return done.stdout.strip()
 
 
@@ -58,17 +58,14 @@ def dvc_json(*arguments: str) -> dict:
     """What a dvc command prints with `--json`; its warnings go to stderr.
 
     Raises:
-        UserError: it failed; with the last line it printed.
+        UserError: it failed; with the error it printed.
     """
     done = subprocess.run([sys.executable, "-m", "dvc", *arguments, "--json"], capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"dvc {' '.join(arguments)}: {_last_line(done.stderr).removeprefix('ERROR: ')}")
+        error = done.stderr.partition("ERROR: ")[2] or done.stderr
+        raise UserError(f"dvc {' '.join(arguments)}: {' '.join(error.split()) or 'failed'}")
     sys.stderr.write(done.stderr)
     return json.loads(done.stdout or "{}")
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["failed"])[-1]
 
 
 def params_changes(base: str) -> dict[str, tuple[Any, Any]]:

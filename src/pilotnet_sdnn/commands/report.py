@@ -8,7 +8,8 @@ from pilotnet_sdnn.charts import Chart, changed_charts
 from pilotnet_sdnn.errors import reported
 from pilotnet_sdnn.files import whole, write_text
 from pilotnet_sdnn.limits import LIMITS, Limits, load_limits
-from pilotnet_sdnn.params import load_params
+from pilotnet_sdnn.params import read_mapping
+from pilotnet_sdnn.paths import PARAMS
 from pilotnet_sdnn.report import Comparison, Versions, failures, render
 from pilotnet_sdnn.revisions import (
     drive,
@@ -50,8 +51,8 @@ def compare(base_name: str, limits: Limits) -> Comparison:
     Raises:
         UserError: git or DVC cannot compare them, or a limit is of a metric that neither has.
     """
-    params = load_params()
     base = merge_base(base_name)
+    stale = stale_stages()  # first: it says most clearly what is wrong with a broken pipeline
     metrics = metrics_changes(base)
     limits.check_metrics(metrics)
     charts, same_charts = changed_charts(base)
@@ -63,10 +64,10 @@ def compare(base_name: str, limits: Limits) -> Comparison:
         ),
         params=params_changes(base),
         metrics=metrics,
-        stale=stale_stages(),
+        stale=stale,
         drives=(drive(file_at(base, "dvc.lock")), drive(_text(Path("dvc.lock")))),
         versions=Versions(locked_versions(file_at(base, "uv.lock")), locked_versions(_text(Path("uv.lock")))),
-        threads=params.threads,
+        threads=read_mapping(PARAMS).get("threads"),
         charts=charts,
         same_charts=same_charts,
     )
