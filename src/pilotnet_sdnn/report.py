@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from pilotnet_sdnn.revisions import Drive
 
 PACKAGES = ("torch", "torchvision", "numpy", "lava-dl", "lava-nc", "dvc")  # that change numbers when they change
 NOTHING = "Nothing changed."
+_NUMERIC = re.compile(r"([-+]?[\d.]+(e[-+]?\d+)?( %)?|none|)")
 
 
 class Versions(NamedTuple):
@@ -137,8 +139,15 @@ def _natural(layer: str) -> tuple[str, int]:
 
 def _counts(metrics: dict[str, Change], name: str) -> tuple[str, str, str]:
     change = metrics.get(name, Change(None, None))
-    old, new = ("none" if value is None else f"{value:.2f}".rstrip("0").rstrip(".") for value in change)
+    old, new = map(_count, change)
     return old, new, _delta(change)
+
+
+def _count(value: float | None) -> str:
+    """Two decimals, as in the table of operations, and three digits of what is rare."""
+    if value is None:
+        return "none"
+    return f"{value:.2f}".rstrip("0").rstrip(".") if value >= 1 else f"{value:.3g}"
 
 
 def _charts(charts: list[Chart], same: list[str], pictures: str) -> str:
@@ -207,13 +216,13 @@ def _delta(change: Change) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table with its columns aligned, the first and the last to the left, the others to the right."""
+    """A Markdown table with its columns aligned: those of numbers to the right, of words to the left."""
     lines = [head, *(tuple(map(str, row)) for row in rows)]
     widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(head))]
-    left = (0, len(head) - 1)
-    rule = ["-" * width if column in left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    right = [all(_NUMERIC.fullmatch(line[column]) for line in lines[1:]) for column in range(len(head))]
+    rule = ["-" * (width - 1) + ":" if number else "-" * width for width, number in zip(widths, right, strict=True)]
     padded = [
-        [cell.ljust(width) if column in left else cell.rjust(width) for column, (cell, width) in enumerate(cells)]
-        for cells in (list(zip(line, widths, strict=True)) for line in lines)
+        [c.rjust(w) if number else c.ljust(w) for c, w, number in zip(line, widths, right, strict=True)]
+        for line in lines
     ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (padded[0], rule, *padded[1:]))
