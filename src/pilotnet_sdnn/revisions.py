@@ -6,13 +6,13 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.limits import Change
+from pilotnet_sdnn.paths import LOCK
 
 NO_DATA = ("deleted", "not in cache")  # how `dvc status` calls data that was not pulled
 
@@ -128,7 +128,8 @@ def stale_stages() -> dict[str, list[str]]:
                 for path, state in _flat(paths):
                     if state not in NO_DATA or not _git_ignores(path):
                         stale.setdefault(stage, []).append(f"{kind.removeprefix('changed ')} {path} ({state})")
-    for stage, path in _torn(YAML(typ="safe", pure=True).load(Path("dvc.lock")) if Path("dvc.lock").exists() else {}):
+    lock = YAML(typ="safe", pure=True).load(LOCK) if LOCK.exists() else {}
+    for stage, path in _torn(lock):
         stale.setdefault(stage, []).append(f"deps {path} (in dvc.lock it is not what its stage wrote)")
     return stale
 

@@ -9,7 +9,7 @@ from pilotnet_sdnn.errors import reported
 from pilotnet_sdnn.files import whole, write_text
 from pilotnet_sdnn.limits import LIMITS, Limits, load_limits
 from pilotnet_sdnn.params import read_mapping
-from pilotnet_sdnn.paths import PARAMS
+from pilotnet_sdnn.paths import LOCK, PARAMS
 from pilotnet_sdnn.report import Comparison, Versions, failures, render
 from pilotnet_sdnn.revisions import (
     drive,
@@ -65,7 +65,7 @@ def compare(base_name: str, limits: Limits) -> Comparison:
         params=params_changes(base),
         metrics=metrics,
         stale=stale,
-        drives=(drive(file_at(base, "dvc.lock")), drive(_text(Path("dvc.lock")))),
+        drives=(drive(file_at(base, str(LOCK))), drive(_text(LOCK))),
         versions=Versions(locked_versions(file_at(base, "uv.lock")), locked_versions(_text(Path("uv.lock")))),
         threads=read_mapping(PARAMS).get("threads"),
         charts=charts,
