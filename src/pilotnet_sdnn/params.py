@@ -104,11 +104,11 @@ def load_params(path: Path = PARAMS) -> Params:
     Raises:
         UserError: the file cannot be read, or a parameter is missing, unknown or not what it must be.
     """
-    values = _read(path)
+    values = read_mapping(path)
     known = {parameter.name: parameter for parameter in fields(Params)}
     for name in values:
         if name not in known:
-            raise UserError(f"{path}: unknown parameter {name!r}; {_suggestion(str(name), list(known))}")
+            raise UserError(f"{path}: unknown parameter {name!r}; {suggestion(str(name), list(known))}")
     for name, parameter in known.items():
         expected = parameter.metadata["expected"]
         if name not in values:
@@ -118,7 +118,12 @@ def load_params(path: Path = PARAMS) -> Params:
     return Params(**values)
 
 
-def _read(path: Path) -> dict:
+def read_mapping(path: Path) -> dict:
+    """A YAML 1.2 file of `name: value` lines.
+
+    Raises:
+        UserError: the file cannot be read, or is not of this form.
+    """
     try:
         values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -130,6 +135,7 @@ def _read(path: Path) -> dict:
     return values
 
 
-def _suggestion(name: str, known: list[str]) -> str:
+def suggestion(name: str, known: list[str]) -> str:
+    """What somebody may have meant by an unknown name."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else "known are " + ", ".join(known)
