@@ -30,7 +30,7 @@ def test_running_camera_is_one_long_sequence(frames):
     torch.manual_seed(2)
     network = Network(threshold=0.01).eval()
     whole = count_activity(network, torch.from_numpy(frames)[None])
-    moments = list(watch(network, frames, 16, running=True))
+    moments = list(watch(network, [frames[:16], frames[16:32], frames[32:]], running=True))
     assert [moment.synops for moment in moments] == whole.synops[0].sum(1).tolist()
     assert np.array_equal(np.array([moment.angle for moment in moments], np.float32), whole.angles[0])
     sent = np.array([[np.count_nonzero(signs) for signs in moment.events] for moment in moments])
@@ -41,7 +41,7 @@ def test_without_it_every_sequence_starts_anew(frames):
     torch.manual_seed(2)
     network = Network(threshold=0.01).eval()
     measured = count_activity(network, torch.from_numpy(frames[:32].reshape(2, 16, *frames.shape[1:])))
-    moments = list(watch(network, frames, 16, running=False))[:32]
+    moments = list(watch(network, [frames[:16], frames[16:32]], running=False))
     assert [moment.synops for moment in moments] == measured.synops.sum(-1).ravel().tolist()
     assert np.array_equal(np.array([moment.angle for moment in moments], np.float32), measured.angles.ravel())
 
@@ -65,10 +65,11 @@ def test_a_positive_angle_turns_the_wheel_to_the_right(degrees):
 
 def test_default_stretch_holds_most_test_frames():
     split = Split(train=np.array([0, 1, 2, 5]), test=np.array([3, 4]))
-    assert command.stretch(100, split, 16, None, 1.6).tolist() == list(range(48, 80))
-    assert command.stretch(100, split, 16, 4.5, 30).tolist() == list(
-        range(80, 100)
-    )  # from a sequence up to the end of the drive
+    starts = np.arange(0, 96, 16)  # of 100 frames
+    assert command.stretch(starts, 100, split, 16, None, count=32).tolist() == [3, 4]
+    assert command.stretch(starts, 100, split, 16, 4.5, count=600).tolist() == [5]  # up to the end of the drive
+    after_a_gap = np.array([0, 16, 32, 52, 68, 84])  # frames 48 to 51 are in no sequence
+    assert command.stretch(after_a_gap, 100, split, 16, 2.5, count=17).tolist() == [2, 3]
     assert [command.part(sequence, split) for sequence in (2, 3, 6)] == ["training", "test", "unused"]
 
 

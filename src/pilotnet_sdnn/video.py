@@ -55,21 +55,20 @@ class Scene(NamedTuple):
 
 
 @torch.no_grad()
-def watch(network: Network, frames: np.ndarray, sequence: int, running: bool) -> Iterator[Moment]:
-    """Run the network over consecutive frames.
+def watch(network: Network, videos: Iterable[np.ndarray], running: bool) -> Iterator[Moment]:
+    """Run the network over consecutive sequences, frame by frame.
 
     Args:
         network: in evaluation mode.
-        frames: (N, 33, 100, 3) uint8.
-        sequence: frames in a sequence; the first one begins with the first frame.
+        videos: the sequences, (T, 33, 100, 3) uint8 each.
         running: the state goes on from frame to frame, as behind a running camera, which sends one frame
             whole. Otherwise it starts anew with every sequence, as where the network is measured.
     """
     for block in network.layers:
         block.neuron.sigma.persistent_state = block.neuron.delta.persistent_state = running
     synapses = [fan_out(source, target).flatten() for source, target in pairwise(layers(network))]
-    for start in range(0, len(frames), sequence):
-        *messages, angles = network.messages(normalise(torch.tensor(frames[start : start + sequence])[None]))
+    for video in videos:
+        *messages, angles = network.messages(normalise(torch.tensor(video)[None]))
         sent = [(message[0] != 0).flatten(0, -2).double() for message in messages]
         synops = torch.stack([fans.double() @ s for fans, s in zip(synapses, sent, strict=True)]).sum(0)
         signs = [message[0].sign().to(torch.int8).numpy() for message in messages[: len(MAPS)]]

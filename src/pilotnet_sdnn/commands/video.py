@@ -1,7 +1,8 @@
 """Render a stretch of the drive as a video, with the steering and the events of the trained network: sdnn-video"""
 
 import argparse
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -11,7 +12,7 @@ from pilotnet_sdnn.archive import read_member
 from pilotnet_sdnn.drive import BadLabels, decode_frame, frame_member, labels_name, open_drive, read_labels
 from pilotnet_sdnn.errors import UserError, reported
 from pilotnet_sdnn.events import layers
-from pilotnet_sdnn.frames import Frames, Split, read_frames, repair_zero_labels, split_sequences, stretch_with_most
+from pilotnet_sdnn.frames import Split, read_frames, sequences, split_sequences, stretch_with_most
 from pilotnet_sdnn.network import load_network
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import DRIVE, FRAMES, NETWORK
@@ -32,52 +33,74 @@ def main() -> None:
             raise UserError(f"{arguments.file}: a video ends with {' or '.join(KINDS)}")
         params = load_params()
         network, drive = load_network(NETWORK), read_frames(FRAMES)
-        split = split_sequences(len(drive.angles), params.sequence, params.split)
-        shown = stretch(len(drive.angles), split, params.sequence, arguments.start, arguments.seconds)
-        moments = watch(network, drive.frames[shown], params.sequence, arguments.running)
+        videos, angles = sequences(drive, params.sequence)
+        split = split_sequences(drive.segments, params.sequence, params.split)
+        count = frames_in(arguments.seconds)
+        shown = stretch(videos.starts, len(drive.angles), split, params.sequence, arguments.start, count)
+        frames = (videos.starts[shown, None] + np.arange(params.sequence)).ravel()[:count]
+        moments = watch(network, (videos[number] for number in shown), arguments.running)
         macs = sum(layer.macs for layer in layers(network))
         note = "state goes on from frame to frame" if arguments.running else f"new start every {params.sequence} frames"
+        parts = np.repeat([part(number, split) for number in shown], params.sequence)
         with open_drive(DRIVE) as camera:
             labels = read_labels(camera, BadLabels(labels_name(camera), params.on_bad_frame))  # as resize reads them
-            files = [frame_member(label) for label in labels]
-            scenes = film(camera, files, drive, split, params.sequence, shown, moments)
+            files = [frame_member(labels[drive.numbers[frame]]) for frame in frames]
+            scenes = film(camera, files, angles[shown].ravel(), parts, frames / FRAME_RATE, moments)
             video = pictures(scenes, macs, drive.origin, note)
-            write_video(arguments.file, progress(video, total=len(shown), desc=str(arguments.file), unit="frame"))
-    print(f"{arguments.file}: seconds {shown[0] / FRAME_RATE:g} to {(shown[-1] + 1) / FRAME_RATE:g} of {drive.origin}")
+            write_video(arguments.file, progress(video, total=len(frames), desc=str(arguments.file), unit="frame"))
+    print(
+        f"{arguments.file}: seconds {frames[0] / FRAME_RATE:g} to {(frames[-1] + 1) / FRAME_RATE:g} of {drive.origin}"
+    )
 
 
-def stretch(frames: int, split: Split, sequence: int, start: float | None, seconds: float) -> np.ndarray:
-    """The numbers of the frames to show, from the start of a sequence; fewer than asked for where the drive ends.
+def frames_in(seconds: float) -> int:
+    """How many frames a video of this length has.
 
     Raises:
-        UserError: there are none.
+        UserError: none.
     """
-    if not seconds * FRAME_RATE >= 1:  # nor NaN
+    if not 1 <= seconds * FRAME_RATE < math.inf:  # nor NaN
         raise UserError(f"--seconds {seconds:g}: expected {1 / FRAME_RATE:g}, one frame, or more")
-    count = round(min(seconds * FRAME_RATE, frames))
+    return round(seconds * FRAME_RATE)
+
+
+def stretch(
+    starts: np.ndarray, frames: int, split: Split, sequence: int, start: float | None, count: int
+) -> np.ndarray:
+    """The numbers of the sequences to show; fewer than asked for where the drive ends.
+
+    Args:
+        starts: (S,) first frame of each sequence.
+        frames: of the drive.
+        split: of the sequences.
+        sequence: frames in a sequence.
+        start: second of the drive, or None for the stretch with most test frames.
+        count: frames to show.
+
+    Raises:
+        UserError: the drive ends before `start`.
+    """
+    length = min(-(-count // sequence), len(starts))
     if start is None:
-        first = stretch_with_most(split.test, frames // sequence, -(-count // sequence))[0] * sequence
-    elif 0 <= start < frames / FRAME_RATE:
-        first = int(start * FRAME_RATE) // sequence * sequence
-    else:
+        return stretch_with_most(split.test, len(starts), length)
+    if not 0 <= start < frames / FRAME_RATE:
         raise UserError(f"--start {start:g}: the drive is {frames / FRAME_RATE:g} seconds long")
-    return np.arange(first, min(first + count, frames))
+    first = max(0, int(np.searchsorted(starts, int(start * FRAME_RATE), side="right")) - 1)
+    return np.arange(first, min(first + length, len(starts)))
 
 
 def film(
     camera: ZipFile,
     files: list[str],
-    drive: Frames,
-    split: Split,
-    sequence: int,
-    shown: np.ndarray,
-    moments: Iterator[Moment],
+    angles: np.ndarray,
+    parts: np.ndarray,
+    seconds: np.ndarray,
+    moments: Iterable[Moment],
 ) -> Iterator[Scene]:
-    """What the camera saw in the frames shown, and what the network made of them."""
-    angles = repair_zero_labels(drive.angles, sequence)
-    for number, moment in zip(shown, moments, strict=True):
-        seen = decode_frame(read_member(camera, files[number]), f"{camera.filename}: {files[number]}")
-        yield Scene(seen, float(angles[number]), part(number // sequence, split), number / FRAME_RATE, moment)
+    """What the camera saw in each of the files, and what the network made of it; the rest may be longer."""
+    for file, angle, where, second, moment in zip(files, angles, parts, seconds, moments, strict=False):
+        seen = decode_frame(read_member(camera, file), f"{camera.filename}: {file}")
+        yield Scene(seen, float(angle), str(where), float(second), moment)
 
 
 def part(sequence: int, split: Split) -> str:
