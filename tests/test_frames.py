@@ -7,7 +7,15 @@ import pytest
 
 from pilotnet_sdnn.drive import parse_labels, radians
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.frames import Block, read_frames, repair_zero_labels, sequences, split_sequences, write_frames
+from pilotnet_sdnn.frames import (
+    Block,
+    read_frames,
+    repair_zero_labels,
+    sequences,
+    split_sequences,
+    stretch_with_most,
+    write_frames,
+)
 
 
 def one_segment(frames: int) -> np.ndarray:
@@ -204,3 +212,10 @@ def test_missing_or_foreign_store(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"frames\.h5: not a readable frames file"):
         read_frames(path)
+
+
+def test_stretch_with_most_of_the_chosen_stays_within_a_segment():
+    segments = np.repeat([0, 1], [4, 6])
+    assert stretch_with_most(np.array([3, 4, 9]), segments, 3).tolist() == [1, 2, 3]  # not 3, 4, 5
+    assert stretch_with_most(np.array([3, 8, 9]), segments, 3).tolist() == [7, 8, 9]
+    assert stretch_with_most(np.array([3]), segments, 20).tolist() == [4, 5, 6, 7, 8, 9]  # the longest there is

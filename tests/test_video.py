@@ -65,11 +65,11 @@ def test_a_positive_angle_turns_the_wheel_to_the_right(degrees):
 
 def test_default_stretch_holds_most_test_frames():
     split = Split(train=np.array([0, 1, 2, 5]), test=np.array([3, 4]))
-    starts = np.arange(0, 96, 16)  # of 100 frames
-    assert command.stretch(starts, 100, split, 16, None, count=32).tolist() == [3, 4]
-    assert command.stretch(starts, 100, split, 16, 4.5, count=600).tolist() == [5]  # up to the end of the drive
+    starts, segments = np.arange(0, 96, 16), np.zeros(100, int)
+    assert command.stretch(starts, segments, split, 16, None, count=32).tolist() == [3, 4]
+    assert command.stretch(starts, segments, split, 16, 4.5, count=600).tolist() == [5]  # up to the end of the drive
     after_a_gap = np.array([0, 16, 32, 52, 68, 84])  # frames 48 to 51 are in no sequence
-    assert command.stretch(after_a_gap, 100, split, 16, 2.5, count=17).tolist() == [2, 3]
+    assert command.stretch(after_a_gap, segments, split, 16, 2.5, count=17).tolist() == [2, 3]
     assert [command.part(sequence, split) for sequence in (2, 3, 6)] == ["training", "test", "unused"]
 
 

@@ -235,8 +235,16 @@ def _blocked_split(count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(~near), np.flatnonzero(held_out)
 
 
-def stretch_with_most(chosen: np.ndarray, count: int, length: int) -> np.ndarray:
-    """The `length` consecutive sequences, of `count`, that hold the most of the chosen ones."""
-    held = np.isin(np.arange(count), chosen).astype(int)
-    start = np.convolve(held, np.ones(min(length, count), int), "valid").argmax()
-    return np.arange(start, start + min(length, count))
+def stretch_with_most(chosen: np.ndarray, segments: np.ndarray, length: int) -> np.ndarray:
+    """The consecutive sequences, or frames, of one segment that hold the most of the chosen ones.
+
+    Args:
+        chosen: numbers of the sequences wanted.
+        segments: (S,) of all sequences, in the order of time.
+        length: how many there should be; fewer if no segment is as long.
+    """
+    length = min(length, int(np.bincount(segments).max()))
+    held = np.convolve(np.isin(np.arange(len(segments)), chosen), np.ones(length), "valid")
+    held[segments[: len(held)] != segments[length - 1 :]] = -1
+    start = int(held.argmax())
+    return np.arange(start, start + length)

@@ -36,7 +36,7 @@ def main() -> None:
         videos, angles = sequences(drive, params.sequence)
         split = split_sequences(drive.segments, params.sequence, params.split)
         count = frames_in(arguments.seconds)
-        shown = stretch(videos.starts, len(drive.angles), split, params.sequence, arguments.start, count)
+        shown = stretch(videos.starts, drive.segments, split, params.sequence, arguments.start, count)
         frames = (videos.starts[shown, None] + np.arange(params.sequence)).ravel()[:count]
         moments = watch(network, (videos[number] for number in shown), arguments.running)
         macs = sum(layer.macs for layer in layers(network))
@@ -65,13 +65,13 @@ def frames_in(seconds: float) -> int:
 
 
 def stretch(
-    starts: np.ndarray, frames: int, split: Split, sequence: int, start: float | None, count: int
+    starts: np.ndarray, segments: np.ndarray, split: Split, sequence: int, start: float | None, count: int
 ) -> np.ndarray:
     """The numbers of the sequences to show; fewer than asked for where the drive ends.
 
     Args:
         starts: (S,) first frame of each sequence.
-        frames: of the drive.
+        segments: (N,) of the drive's frames.
         split: of the sequences.
         sequence: frames in a sequence.
         start: second of the drive, or None for the stretch with most test frames.
@@ -80,11 +80,11 @@ def stretch(
     Raises:
         UserError: the drive ends before `start`.
     """
-    length = min(-(-count // sequence), len(starts))
+    length = -(-count // sequence)
     if start is None:
-        return stretch_with_most(split.test, len(starts), length)
-    if not 0 <= start < frames / FRAME_RATE:
-        raise UserError(f"--start {start:g}: the drive is {frames / FRAME_RATE:g} seconds long")
+        return stretch_with_most(split.test, segments[starts], length)
+    if not 0 <= start < len(segments) / FRAME_RATE:
+        raise UserError(f"--start {start:g}: the drive is {len(segments) / FRAME_RATE:g} seconds long")
     first = max(0, int(np.searchsorted(starts, int(start * FRAME_RATE), side="right")) - 1)
     return np.arange(first, min(first + length, len(starts)))
 

@@ -50,7 +50,7 @@ def main() -> None:
     write_text(TRAINING_PLOT, TRAINING_LOG.read_text(encoding="utf-8"))
     write_csv(EVENTS_PLOT, ("layer", "events_per_frame"), events["events"].items())
 
-    shown = stretch_with_most(test, len(videos), STRETCH // params.sequence)
+    shown = stretch_with_most(test, drive.segments[videos.starts], max(1, STRETCH // params.sequence))
     predicted = measure(shown, "steering plot").angles
     frames = (videos.starts[shown, None] + np.arange(params.sequence)).ravel()
     part = np.where(np.isin(shown, test), "test", "train").repeat(params.sequence)
