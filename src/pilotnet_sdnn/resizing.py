@@ -1,28 +1,53 @@
 """Every frame of a drive as the network sees it, 33x100 RGB, by all cores.
 
-One decode and one resample are nearly all of the work, in C that leaves Python's lock alone, so threads do
-it: 1,050 microseconds a frame of 455x256, some 80 of them in Python, which would keep a dozen cores busy.
+Processes do it: threads, though nearly all of the work is C that leaves Python's lock alone, come to 80 %
+of what two cores can do. They start from a server that has imported everything once, so they share most of
+their memory, and are told where in the zip their frames are instead of each reading its list of files.
 """
 
+import io
 import logging
+import multiprocessing
 import os
+import signal
+import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
+from pilotnet_sdnn.ahead import ahead
 from pilotnet_sdnn.archive import read_member
 from pilotnet_sdnn.drive import MAX_PIXELS, BadLabels, Label, decode_frame, frame_member
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.frames import FRAME_SHAPE, Block
-from pilotnet_sdnn.threads import ahead
 
 logger = logging.getLogger(__name__)
 
-TASK = 32  # frames that a thread is given at a time
+TASK = 32  # frames that a process is given at a time
+KEPT = 30 * 2**20  # bytes; glibc takes no hint above 32 MB
 TOLD = 5  # bad frames that are told one by one
+
+
+class Task(NamedTuple):
+    """Some labels whose frames one process makes small."""
+
+    first: int  # number of the first of them among the drive's labels
+    labels: list[Label]
+    entries: list[zipfile.ZipInfo]  # where in the zip their frames are
+
+
+class Done(NamedTuple):
+    """What comes of a task."""
+
+    block: Block
+    problems: list[tuple[int, str]]  # lines and messages of the labels whose frames cannot be read
 
 
 def resize(image: Image.Image) -> np.ndarray:
@@ -42,53 +67,98 @@ def decode(data: bytes, where: str) -> Image.Image:
     """
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        turned = b"Exif" in data or b"Orientation" in data  # in EXIF or XMP; maybe
-        if colours in ("YCbCr", "Gray") and height * width <= MAX_PIXELS and not turned:
+        if colours in ("YCbCr", "Gray") and height * width <= MAX_PIXELS and not _may_be_turned(data):
             return Image.fromarray(simplejpeg.decode_jpeg(data))
-    except ValueError:
+    except (ValueError, IndexError):
         pass
     return decode_frame(data, where)
 
 
-def resized_frames(drive: zipfile.ZipFile, labels: list[Label], bad: BadLabels) -> Iterator[Block]:
+def _may_be_turned(jpeg: bytes) -> bool:
+    """Whether there is EXIF or XMP before the image, segments of the kind APP1."""
+    at = 2
+    while jpeg[at + 1] not in (0xE1, 0xDA):  # APP1 and the start of the image
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+    return jpeg[at + 1] == 0xE1
+
+
+def resized_frames(drive: zipfile.ZipFile, labels: list[Label], bad: BadLabels) -> Generator[Block, None, None]:
     """The labelled frames of a drive, in the order of the labels, some at a time.
 
     Args:
-        drive: an open one.
+        drive: an open zip in a file.
         labels: its labels.
         bad: counts the frames that cannot be read and are left out, and says whether they may be.
 
     Raises:
-        UserError: a frame cannot be read and must not be left out.
+        UserError: a frame cannot be read and must not be left out, or a process was killed.
     """
-
-    def task(numbers: range) -> tuple[Block, list[tuple[Label, UserError]]]:
-        good: list[int] = []
-        frames = np.empty((len(numbers), *FRAME_SHAPE), np.uint8)
-        problems = []
-        for number in numbers:
-            try:
-                frames[len(good)] = _resized(drive, labels[number])
-                good.append(number)
-            except UserError as problem:
-                problems.append((labels[number], problem))
-        return (np.array(good, int), frames[: len(good)]), problems
-
-    tasks = (range(start, min(start + TASK, len(labels))) for start in range(0, len(labels), TASK))
     told = 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for block, problems in ahead(task, tasks, cores):
-        for label, problem in problems:
+    for block, problems in _by_all_cores(drive, labels):
+        for line, problem in problems:
             if bad.on_bad_frame == "error":
                 raise UserError(f"{problem}, or set on_bad_frame: skip to leave such frames out")
-            bad.add(label.line, str(problem))
+            bad.add(line, problem)
             told += 1
             if told <= TOLD:
                 logger.warning("left out: %s%s", problem, "; more follow silently" * (told == TOLD))
         yield block
 
 
-def _resized(drive: zipfile.ZipFile, label: Label) -> np.ndarray:
-    member = frame_member(label)
-    where = f"{drive.filename}: {member} (data.txt line {label.line})"
-    return resize(decode(read_member(drive, member), where))
+def _by_all_cores(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[Done]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    pool = ProcessPoolExecutor(cores, context, initializer=_open, initargs=(str(drive.filename),))
+    try:
+        yield from ahead(pool, _do, _tasks(drive, labels), most=3 * cores)
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that made frames small was killed, maybe because memory ran out; run the stage again"
+        ) from None
+
+
+def _tasks(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[Task]:
+    for first in range(0, len(labels), TASK):
+        some = labels[first : first + TASK]
+        yield Task(first, some, [drive.getinfo(frame_member(label)) for label in some])
+
+
+_drive: zipfile.ZipFile  # of a worker
+
+
+def _open(path: str) -> None:
+    """Make a worker ready: the zip without its list of files, which the tasks bring as far as it is needed."""
+    global _drive
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    bytes(
+        KEPT
+    )  # freed at once: glibc then keeps freed blocks up to this size, or images cost a fifth more in page faults
+    _drive = zipfile.ZipFile(io.BytesIO(b"PK\5\6" + bytes(18)))  # an empty one
+    _drive.fp = Path(path).open("rb")  # noqa: SIM115, as long as the worker lives
+    _drive.filename = path
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _do(task: Task) -> Done:
+    """In a worker: read, decode and resize the frames of a task."""
+    _drive.NameToInfo = {entry.filename: entry for entry in task.entries}
+    good: list[int] = []
+    frames = np.empty((len(task.labels), *FRAME_SHAPE), np.uint8)
+    problems = []
+    for number, label in enumerate(task.labels, task.first):
+        member = frame_member(label)
+        try:
+            data = read_member(_drive, member)
+            frames[len(good)] = resize(decode(data, f"{_drive.filename}: {member} (data.txt line {label.line})"))
+            good.append(number)
+        except UserError as problem:
+            problems.append((label.line, str(problem)))
+    return Done((np.array(good, int), frames[: len(good)]), problems)

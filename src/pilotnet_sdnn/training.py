@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pilotnet_sdnn.ahead import ahead
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.frames import Sequences
 from pilotnet_sdnn.network import Network, Outcome
-from pilotnet_sdnn.threads import ahead
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 Forward = Callable[[Network, Tensor], Outcome]
@@ -154,7 +155,8 @@ def batches(
             frames, labels = change(frames, labels, chosen)
         return torch.from_numpy(frames).to(device), torch.from_numpy(labels).to(device)
 
-    return ahead(load, (order[start : start + size] for start in range(0, len(order), size)), threads=1)
+    chosen = (order[start : start + size] for start in range(0, len(order), size))
+    return ahead(ThreadPoolExecutor(1), load, chosen, most=2)
 
 
 def train_epoch(
