@@ -13,7 +13,7 @@ def ahead(pool: Executor, function: Callable[[Item], Result], items: Iterable[It
     """The function of every item, in their order, computed by the pool's workers while others are used.
 
     No more than `most` results wait at a time, however many items there are. When the iterator is closed,
-    what has not begun is dropped and the pool shut down.
+    what has not begun is dropped.
     """
     waiting: deque[Future[Result]] = deque()
     try:
@@ -24,4 +24,5 @@ def ahead(pool: Executor, function: Callable[[Item], Result], items: Iterable[It
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        for future in waiting:
+            future.cancel()

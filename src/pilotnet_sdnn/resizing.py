@@ -27,6 +27,7 @@ from pilotnet_sdnn.archive import read_member
 from pilotnet_sdnn.drive import MAX_PIXELS, BadLabels, Label, decode_frame, frame_member
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.frames import FRAME_SHAPE, Block
+from pilotnet_sdnn.interrupts import INTERRUPTS, interrupts_held
 
 logger = logging.getLogger(__name__)
 
@@ -109,9 +110,11 @@ def _by_all_cores(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[Done]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    pool = ProcessPoolExecutor(cores, context, initializer=_open, initargs=(str(drive.filename),))
     try:
-        yield from ahead(pool, _do, _tasks(drive, labels), most=3 * cores)
+        with ProcessPoolExecutor(cores, context, initializer=_open, initargs=(str(drive.filename),)) as pool:
+            with interrupts_held():  # a pool that is interrupted while its processes start loses sight of them
+                pool.submit(os.getpid)
+            yield from ahead(pool, _do, _tasks(drive, labels), most=3 * cores)
     except BrokenProcessPool:
         raise UserError(
             "a process that made frames small was killed, maybe because memory ran out; run the stage again"
@@ -131,10 +134,9 @@ def _open(path: str) -> None:
     """Make a worker ready: the zip without its list of files, which the tasks bring as far as it is needed."""
     global _drive
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's to handle
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    bytes(
-        KEPT
-    )  # freed at once: glibc then keeps freed blocks up to this size, or images cost a fifth more in page faults
+    bytes(KEPT)  # freed at once, it makes glibc keep what images free; page faults cost a fifth more
     _drive = zipfile.ZipFile(io.BytesIO(b"PK\5\6" + bytes(18)))  # an empty one
     _drive.fp = Path(path).open("rb")  # noqa: SIM115, as long as the worker lives
     _drive.filename = path

@@ -145,7 +145,7 @@ def batches(
         device: that gets them.
         change: what a batch's frames, angles and numbers become, as frames and angles.
 
-    Returns:
+    Yields:
         (n, T, 33, 100, 3) uint8 frames and (n, T) float32 angles in radians, on the device.
     """
 
@@ -156,7 +156,8 @@ def batches(
         return torch.from_numpy(frames).to(device), torch.from_numpy(labels).to(device)
 
     chosen = (order[start : start + size] for start in range(0, len(order), size))
-    return ahead(ThreadPoolExecutor(1), load, chosen, most=2)
+    with ThreadPoolExecutor(1) as pool:
+        yield from ahead(pool, load, chosen, most=2)
 
 
 def train_epoch(
