@@ -28,12 +28,12 @@ def netx_messages(network_file: Path, frames: np.ndarray) -> list[Tensor]:
     """
     inputs = encode(frames)[0].permute(3, 2, 1, 0).numpy()
     count, latency = frames.shape[1], len(LAYERS) - 1
-    chunks = []
-    with progress(total=count + latency, desc="netx", unit="step") as bar:
-        for chunk in simulate_fixed_point(network_file, inputs, count + latency):
-            chunks.append([torch.from_numpy(messages.transpose().copy()) for messages in chunk])
-            bar.update(len(chunks[-1][0]))
-    return [torch.cat(layer)[n : n + count][None] for n, layer in enumerate(zip(*chunks, strict=True))]
+    steps = simulate_fixed_point(network_file, inputs, count + latency)
+    sent = list(progress(steps, total=count + latency, desc="netx", unit="step"))
+    return [
+        torch.from_numpy(np.stack(layer[n : n + count])).permute(0, *range(layer[0].ndim, 0, -1))[None]
+        for n, layer in enumerate(zip(*sent, strict=True))
+    ]
 
 
 def first_difference(one: list[Tensor], other: list[Tensor]) -> str | None:

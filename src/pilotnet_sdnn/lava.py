@@ -26,8 +26,6 @@ warnings.filterwarnings("ignore", "`torch.nn.utils.weight_norm` is deprecated", 
 
 __all__ = ["simulate_fixed_point", "slayer"]
 
-STEPS_AT_ONCE = 8  # of a simulation between two looks at it
-
 
 def _import_lava_nc() -> None:
     """Import the parts of lava-nc that Python >= 3.11 refuses, with the reason for it removed.
@@ -59,25 +57,28 @@ def simulate_fixed_point(network_file: Path, inputs: np.ndarray, steps: int) -> 
         steps: time steps to run. Every layer after the first adds one step of latency.
 
     Yields:
-        what each layer sends in the next few steps: int32 (W, H, C, n), or (C, n) of dense layers.
+        what each layer sends in one step after another: integers (W, H, C), or (C,) of dense layers.
     """
     _import_lava_nc()
     from lava.lib.dl import netx
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
-    from lava.proc import io as ports
+    from lava.proc.io.extractor import Extractor, PyLoihiExtractorModel
+    from lava.proc.io.source import RingBuffer
 
     with mock.patch.object(netx.hdf5, "optimize_weight_bits", _weights_as_they_fit(netx.hdf5.optimize_weight_bits)):
         network = netx.hdf5.Network(net_config=str(network_file))
-    source = ports.source.RingBuffer(data=inputs)
+    source = RingBuffer(data=inputs)
     source.s_out.connect(network.in_layer.neuron.a_in)
-    sinks = [ports.sink.RingBuffer(shape=layer.shape, buffer=STEPS_AT_ONCE) for layer in network.layers]
-    for layer, sink in zip(network.layers, sinks, strict=True):
-        layer.out.connect(sink.a_in)
+    extractors = [Extractor(shape=layer.shape) for layer in network.layers]  # a sink is read out number by number
+    for layer, extractor in zip(network.layers, extractors, strict=True):
+        layer.out.connect(extractor.in_port)
+    untagged = {Extractor: PyLoihiExtractorModel}
+    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=untagged)
     try:
-        for done in range(0, steps, STEPS_AT_ONCE):
-            now = min(STEPS_AT_ONCE, steps - done)
-            network.run(condition=RunSteps(num_steps=now), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
-            yield [sink.data.get()[..., :now].astype(np.int32) for sink in sinks]
+        network.run(RunSteps(num_steps=steps, blocking=False), config)
+        for _ in range(steps):
+            yield [extractor.receive().astype(np.int32) for extractor in extractors]
+        network.wait()
     finally:
         network.stop()

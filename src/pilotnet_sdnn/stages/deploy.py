@@ -1,4 +1,4 @@
-"""Run the exported network as Loihi 2 computes it: a stretch of the drive in netx, every test sequence in fixed_point.py."""
+"""Run the exported network as Loihi 2 computes it: a stretch in netx, every test sequence in fixed_point.py."""
 
 import math
 
