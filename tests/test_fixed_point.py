@@ -99,10 +99,13 @@ def test_what_neurons_remember_and_what_they_sent(exported, videos, corrected):
     """
     network = read_network(exported)
     sent, states = run(network, encode(videos.numpy()), zero_state(network, 3), corrected)
+    drifting = set()
     for number, (messages, state) in enumerate(zip(sent[:-1], states, strict=False)):
         missing = state.sent - messages.sum(1) * 64
         assert (missing >= 0).all() and (missing <= 63 * (messages != 0).sum(1)).all()
-        assert missing.any() == (number >= 2 and not corrected)
+        if missing.any():
+            drifting.add(number)
+    assert not drifting if corrected else {2, 3, 4} <= drifting <= {2, 3, 4, 5, 6, 7}
 
 
 def write_small_network(path: Path, weights: list[np.ndarray], bias: int) -> None:
