@@ -1,7 +1,5 @@
 """Run the exported network as Loihi 2 computes it: a stretch in netx, every test sequence in fixed_point.py."""
 
-import math
-
 import numpy as np
 import torch
 
@@ -43,11 +41,10 @@ def main() -> None:
             },
         }
 
-    chosen = stretch_with_most(split.test, len(videos), math.ceil(params.deploy_frames / params.sequence))
-    stretch = videos[chosen].reshape(1, -1, *FRAME_SHAPE)[:, : params.deploy_frames]
-    numbers = chosen[0] * params.sequence + np.arange(stretch.shape[1])
-    stretch_labels = labels[chosen].reshape(1, -1)[:, : params.deploy_frames]
-    in_test = np.isin(chosen, split.test).repeat(params.sequence)[: params.deploy_frames]
+    test_frames = (split.test[:, None] * params.sequence + np.arange(params.sequence)).ravel()
+    numbers = stretch_with_most(test_frames, labels.size, params.deploy_frames)
+    stretch, stretch_labels = videos.reshape(-1, *FRAME_SHAPE)[None, numbers], labels.reshape(1, -1)[:, numbers]
+    in_test = np.isin(numbers, test_frames)
     trained = count_activity(load_network(NETWORK), torch.from_numpy(stretch))
     messages = netx_messages(EXPORTED_NETWORK, stretch)
     if parted := first_difference(messages, run(network, encode(stretch), start_state(network, 1))[0]):
