@@ -26,7 +26,7 @@ def main() -> None:
     torch.set_num_threads(1)
     network = read_network(EXPORTED_NETWORK)
     drive = read_frames(FRAMES)
-    frames = np.array(drive.frames[None, :COUNT])
+    frames = drive.frames[:COUNT][None]
     rounds = [(_netx_seconds(frames), _fixed_point_seconds(network, frames)) for _ in range(ROUNDS)]
     netx, ours = (statistics.median(seconds) for seconds in zip(*rounds, strict=True))
     ratio = statistics.median(slow / fast for slow, fast in rounds)
@@ -62,7 +62,7 @@ def _drive_through(network: list[Layer], drive: Frames, corrected: bool) -> np.n
     """Angles in radians of the whole drive."""
     state, angles = start_state(network, 1), []
     for first in range(0, len(drive.angles), COUNT):
-        sent, state = run(network, encode(np.array(drive.frames[None, first : first + COUNT])), state, corrected)
+        sent, state = run(network, encode(drive.frames[first : first + COUNT][None]), state, corrected)
         angles.append(sent[-1].flatten().numpy() / ONE)
     return np.concatenate(angles)
 

@@ -8,7 +8,7 @@ from pilotnet_sdnn.errors import UserError, reported
 from pilotnet_sdnn.events import after_first_frame, count_activity
 from pilotnet_sdnn.files import write_csv, write_metrics
 from pilotnet_sdnn.fixed_point import encode, read_network, run, start_state, zero_state
-from pilotnet_sdnn.frames import FRAME_SHAPE, read_frames, sequences, split_sequences, stretch_with_most
+from pilotnet_sdnn.frames import read_frames, sequences, split_sequences, stretch_with_most
 from pilotnet_sdnn.network import LAYERS, load_network
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import (
@@ -26,7 +26,7 @@ def main() -> None:
     network = read_network(EXPORTED_NETWORK)
     drive = read_frames(FRAMES)
     videos, labels = sequences(drive, params.sequence)
-    split = split_sequences(len(drive.angles), params.sequence, params.split)
+    split = split_sequences(drive.segments, params.sequence, params.split)
 
     def compare(frames: np.ndarray, labels: np.ndarray, floating: tuple, fixed: tuple) -> dict:
         """Of sequences, from the angles and events that both networks made of them."""
@@ -41,10 +41,11 @@ def main() -> None:
             },
         }
 
-    test_frames = (split.test[:, None] * params.sequence + np.arange(params.sequence)).ravel()
-    numbers = stretch_with_most(test_frames, labels.size, params.deploy_frames)
-    stretch, stretch_labels = videos.reshape(-1, *FRAME_SHAPE)[None, numbers], labels.reshape(1, -1)[:, numbers]
-    in_test = np.isin(numbers, test_frames)
+    numbers = (videos.starts[:, None] + np.arange(params.sequence)).ravel()  # of the frames in the drive
+    is_test = np.isin(np.arange(len(videos)), split.test).repeat(params.sequence)
+    shown = stretch_with_most(np.flatnonzero(is_test), drive.segments[numbers], params.deploy_frames)
+    numbers, in_test, stretch_labels = numbers[shown], is_test[shown], labels.reshape(1, -1)[:, shown]
+    stretch = drive.frames[numbers[0] : numbers[-1] + 1][None]
     trained = count_activity(load_network(NETWORK), torch.from_numpy(stretch))
     messages = netx_messages(EXPORTED_NETWORK, stretch)
     if parted := first_difference(messages, run(network, encode(stretch), start_state(network, 1))[0]):
