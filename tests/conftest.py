@@ -1,9 +1,11 @@
 """Drives to test with: a short synthetic one, and real ones where they are at hand."""
 
 import os
+from importlib.metadata import files
 from pathlib import Path
 
 import pytest
+import torch
 from clone import TINY, Clone
 from hypothesis import settings
 
@@ -30,6 +32,21 @@ def tiny_pipeline(tmp_path_factory) -> Clone:
     clone.run("dvc", "repro")
     clone.commit("The tiny pipeline has run")
     return clone
+
+
+@pytest.fixture(scope="session")
+def ground_truth() -> Path:
+    """A PilotNet SDNN with input and output, part of lava-dl's own tests, in its wheel."""
+    (network,) = [file for file in files("lava-dl") or [] if file.match("gts/pilotnet_sdnn/network.net")]
+    return Path(str(network.locate())).parent
+
+
+def drifting_noise(sequences: int, frames: int) -> torch.Tensor:
+    """(S, T, 33, 100, 3) uint8: noise that changes so little that most of it stays as it was."""
+    noise = torch.Generator().manual_seed(0)
+    first = torch.randint(0, 200, (sequences, 1, 33, 100, 3), generator=noise)
+    change = torch.randint(0, 12, (sequences, frames, 33, 100, 3), generator=noise).cumsum(1)
+    return (first + change).clamp(max=255).to(torch.uint8)
 
 
 def real(name: str) -> Path:

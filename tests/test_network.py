@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import tutorial
+from conftest import drifting_noise
 
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.events import layers
@@ -22,11 +23,7 @@ from pilotnet_sdnn.network import (
 
 @pytest.fixture
 def videos() -> torch.Tensor:
-    """(3, 6, 33, 100, 3) uint8: noise that drifts, so that most of it stays as it was."""
-    noise = torch.Generator().manual_seed(0)
-    first = torch.randint(0, 200, (3, 1, 33, 100, 3), generator=noise)
-    change = torch.randint(0, 12, (3, 6, 33, 100, 3), generator=noise).cumsum(1)
-    return (first + change).clamp(max=255).to(torch.uint8)
+    return drifting_noise(sequences=3, frames=6)
 
 
 @pytest.fixture
@@ -127,6 +124,15 @@ def test_exported_weights_are_the_trained_ones(trained, tmp_path):
             assert torch.equal(exported.flatten(), weight.detach().flatten())
 
 
+def test_exported_thresholds_are_the_trained_ones(trained, tmp_path):
+    """lava-dl cuts them off to 1/64; no state, in steps of 2^-18, lies between ours and the trained ones."""
+    export_hdf5(trained, tmp_path / "network.net")
+    with h5py.File(tmp_path / "network.net") as file:
+        for number, threshold in zip((0, 1, 2, 3, 4, 6, 7, 8), trained.thresholds.tolist(), strict=True):
+            steps = file[f"layer/{number}/neuron/vThMant"][()] * 2**12
+            assert steps == int(steps) and steps - 1 < threshold * 2**18 <= steps
+
+
 def test_export_leaves_the_network_trainable(trained, videos, tmp_path):
     export_hdf5(trained, tmp_path / "network.net")
     trained.load_state_dict(trained.state_dict())
@@ -136,7 +142,8 @@ def test_export_leaves_the_network_trainable(trained, videos, tmp_path):
 def test_exported_network_runs_in_netx(trained, tmp_path):
     export_hdf5(trained, tmp_path / "network.net")
     black = torch.zeros(100, 33, 3, 1).numpy()
-    assert simulate_fixed_point(tmp_path / "network.net", black, steps=2).shape == (1, 2)
+    steps = list(simulate_fixed_point(tmp_path / "network.net", black, steps=2))
+    assert [layers[-1].shape for layers in steps] == [(1,), (1,)]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a network"])

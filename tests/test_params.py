@@ -43,6 +43,7 @@ def test_numbers_as_dvc_writes_them(tmp_path, written, number):
         ("epochs", "2.5", "a whole number >= 1"),
         ("epochs", "true", "a whole number >= 1"),
         ("sequence", "1", "a whole number >= 2"),
+        ("deploy_frames", "0", "a whole number >= 2"),
         ("mirror", "1.5", "a number from 0 to 1"),
         ("brightness", "-0.1", "a number from 0 to 1"),
         ("contrast", "high", "a number from 0 to 1"),

@@ -9,7 +9,11 @@ from clone import Clone
 OUTPUTS = [
     "data/raw/driving_dataset.zip", "data/frames.h5", "models/network.pt", "models/network.net",
     "metrics/train.json", "metrics/evaluation.json", "metrics/operations.json", "plots/operations.md",
+    "metrics/deployment.json", "plots/deployment.csv",
 ]  # fmt: skip
+
+
+TOLERANCE_DEGREES = 10  # of the steering wheel, between the trained network and Loihi 2's; it depends on the start
 
 
 @pytest.fixture
@@ -37,6 +41,23 @@ def test_saved_network_is_the_best_one_of_the_run(clone):
     train = clone.metrics("train")
     assert clone.metrics("evaluation")["mse"] == pytest.approx(train["best_test_mse"], rel=1e-5)
     assert train["best_test_mse"] <= train["final_test_mse"]
+
+
+def test_exported_network_is_the_trained_one(clone):
+    """To the last bit from the same start, and within a few degrees as the hardware starts."""
+    deployment, evaluation = clone.metrics("deployment"), clone.metrics("evaluation")
+    assert deployment["netx_identical"] and deployment["frames"] == 20
+    assert deployment["test_frames"] >= 16  # a whole sequence of the test set, and what is beside it
+    test_set = deployment["test_set"]
+    assert test_set["frames"] == evaluation["frames"] and test_set["float_mse"] == evaluation["mse"]
+    for part in (deployment, test_set):
+        assert part["same_start_max_abs_difference"] == 0
+        assert part["rms_difference_degrees"] <= part["max_abs_difference"] < TOLERANCE_DEGREES
+        assert part["mse_ratio"] == pytest.approx(part["fixed_point_mse"] / part["float_mse"], rel=1e-4)
+    assert {name: counts["float"] for name, counts in test_set["events"].items()} == {
+        name: events for name, events in evaluation["events"].items() if name != "layer-8"
+    }
+    assert len((clone.path / "plots/deployment.csv").read_text().splitlines()) == 1 + 20
 
 
 def test_second_repro_does_nothing(clone):
@@ -72,7 +93,7 @@ def test_plots_show_every_chart(clone):
     assert not charts.get("errors")
     assert set(charts["data"]) == {
         "learning curves", "events per frame", "learning rate", "gradient flow", "events by layer",
-        "operations by layer", "steering", "plots/drive.png", "labels of the drive",
+        "operations by layer", "steering", "deployment", "plots/drive.png", "labels of the drive",
     }  # fmt: skip
 
 

@@ -90,6 +90,7 @@ class Params:
     scale_grad: float = _positive()
     dropout: float = _number("a number >= 0 and < 1", lambda value: 0 <= value < 1)
     weight_scale: float = _positive()
+    deploy_frames: int = _integer(2)
     energy_mac_pj: float = _positive()
     energy_add_pj: float = _not_negative()
     kernels: str = _one_of("auto", "native", "torch")

@@ -1,0 +1,224 @@
+"""The exported network in integers: what lava computes in its fixed-point simulation of Loihi 2, to the bit.
+
+netx simulates neuron by neuron and time step by time step, with processes that send each other messages.
+Here a layer takes all frames at once, up to the memory of its neurons, which goes from frame to frame.
+
+Numbers are int32 and wrap around like lava's. An input of 1.0 is 64, a message of 1.0 is 2^12, a
+weight of 1.0 is 2^6, so a neuron's state of 1.0 is 2^18. Convolutions wrap at 24 bits as well, in the frame
+they arrive in; the sums that neurons keep do not, in lava's simulation.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pilotnet_sdnn.errors import UserError
+
+STATE_BITS = 6  # of a neuron's state that a message lacks (lava's state_exp)
+INPUT_BITS = 12  # from an input, threshold or bias of 1/64 to a neuron's state (spike_exp + state_exp)
+ONE = 2**18  # a state of 1.0
+EXACT = 2**24  # float32 holds every integer up to it
+
+
+class Synapses(NamedTuple):
+    """What carries the messages of one layer to the next."""
+
+    connect: Callable[[Tensor], Tensor]  # float32 messages (N, ...) -> float32 input of the neurons (N, ...)
+    largest: int  # input of a neuron per unit of message, at most
+    flat: bool  # dense synapses take a vector
+    accumulate: Callable[[Tensor], Tensor]  # what the sums go through before they reach the neurons
+
+
+class Layer(NamedTuple):
+    """One layer of sigma-delta neurons with the synapses that feed it."""
+
+    shape: tuple[int, ...]  # of its neurons: (C, H, W) or (C,)
+    synapses: Synapses | None  # None: the input
+    bias: Tensor  # int32, broadcasts to `shape`
+    threshold: int | None  # None: the readout, which sends its state
+
+
+class State(NamedTuple):
+    """What the neurons of a layer remember, int32 (S, *shape) for S sequences."""
+
+    sigma: Tensor  # sum of what has arrived
+    sent: Tensor  # activation at the last message
+
+
+def read_network(path: Path) -> list[Layer]:
+    """The layers of an exported network, the input first.
+
+    Raises:
+        UserError: the file is not an exported sigma-delta network of input, convolutional and dense layers.
+    """
+    try:
+        with h5py.File(path) as file:
+            stored = [file["layer"][str(number)] for number in range(len(file["layer"]))]
+            return [_layer(group) for group in stored if _kind(group) != "flatten"]
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: not a network that lava-dl exported ({error}); `dvc repro export` makes it") from None
+
+
+def _kind(group: h5py.Group) -> str:
+    return np.ravel(group["type"][()])[0].decode()
+
+
+def _layer(group: h5py.Group) -> Layer:
+    kind, neuron = _kind(group), group["neuron"]
+    if kind not in ("input", "conv", "dense") or "delay" in group or neuron["type"][()] != b"SDNN":
+        raise ValueError(f"{group.name}: expected an input, conv or dense layer of SDNN neurons without delays")
+    shape = tuple(int(size) for size in group["shape"])
+    bias = torch.tensor(group["bias"][()] if "bias" in group else [0]).to(torch.int32) << INPUT_BITS
+    threshold = None if "sigma_output" in neuron else int(neuron["vThMant"][()] * 2**INPUT_BITS)
+    synapses = {"input": lambda _: None, "conv": _convolution, "dense": _dense}[kind](group)
+    return Layer(shape, synapses, bias.reshape(-1, *(1 for _ in shape[1:])), threshold)
+
+
+def _convolution(group: h5py.Group) -> Synapses:
+    weight = group["weight"][()].astype(int)
+    geometry: dict[str, Any] = {
+        name: tuple(int(n) for n in np.broadcast_to(group[name][()], 2)) for name in ("stride", "padding", "dilation")
+    }
+    connect = partial(F.conv2d, weight=torch.tensor(weight).float(), groups=int(group["groups"][()]), **geometry)
+    return Synapses(connect, _largest(weight), flat=False, accumulate=_wrap_to_24_bits)
+
+
+def _dense(group: h5py.Group) -> Synapses:
+    weight, shift = _as_loihi_stores_it(group["weight"][()].astype(int))
+    connect = partial(F.linear, weight=torch.tensor(weight).float())
+    return Synapses(connect, _largest(weight), flat=True, accumulate=lambda sums: sums >> shift)
+
+
+def _largest(weight: np.ndarray) -> int:
+    return int(np.abs(weight).reshape(len(weight), -1).sum(1).max())
+
+
+def _wrap_to_24_bits(sums: Tensor) -> Tensor:
+    return ((sums + 2**23) & (2**24 - 1)) - 2**23
+
+
+def _as_loihi_stores_it(weight: np.ndarray) -> tuple[np.ndarray, int]:
+    """Dense weights in Loihi's eight bits and sign, and by how many bits they are shifted up to fill them.
+
+    Nothing is lost but in a layer without a positive weight whose lowest one is a power of two: that is
+    stored as -256, for which lava-nc has no room, and comes out one step smaller.
+    """
+    low, high = int(weight.min()), int(weight.max())
+    if low == high == 0:
+        return weight, 0
+    room = 256 / -low if low < 0 else np.inf
+    if high > 0:
+        room = min(room, (254 if low < 0 else 255) / high)
+    shift = math.floor(math.log2(room))
+    stored = weight << shift
+    if high <= 0:
+        common = int(np.gcd.reduce(stored, axis=None))
+        step = (common & -common) >> (high == 0)
+        stored = -(np.minimum(-stored, 255) // step * step)
+    return stored, shift
+
+
+def encode(frames: np.ndarray) -> Tensor:
+    """Packed frames as the input layer takes them: normalised and rounded to 1/32, as lava-dl's input block does.
+
+    Args:
+        frames: (S, T, H, W, C) uint8.
+
+    Returns:
+        (S, T, C, H, W) int32, 64 for white and -64 for black.
+    """
+    table = np.round((np.arange(256) / 255 - 0.5) / 0.5 * 32).astype(np.int32) * 2
+    return torch.from_numpy(table[frames]).movedim(-1, 2)
+
+
+def zero_state(network: list[Layer], sequences: int) -> list[State]:
+    """Neurons that have received and sent nothing, with which the network in floating point starts a sequence."""
+    return [State(*torch.zeros(2, sequences, *layer.shape, dtype=torch.int32)) for layer in network]
+
+
+def start_state(network: list[Layer], sequences: int) -> list[State]:
+    """The state of the hardware when the first frame arrives.
+
+    A message takes a time step to the next layer, so layer n has run n steps before the first frame
+    reaches it, on what the biases of the layers before it have sent.
+    """
+    states = []
+    messages = torch.zeros(1, 0, *network[0].shape, dtype=torch.int32)
+    for layer, state in zip(network, zero_state(network, 1), strict=True):
+        if layer.synapses:
+            arriving = _arriving(layer.synapses, messages)
+            nothing_first = torch.cat([torch.zeros_like(state.sigma[None]), arriving], 1)
+            messages, state = _fire(layer, nothing_first, state)
+        states.append(State(*(memory.expand(sequences, *layer.shape) for memory in state)))
+    return states
+
+
+def run(
+    network: list[Layer], inputs: Tensor, states: list[State], corrected: bool = False
+) -> tuple[list[Tensor], list[State]]:
+    """Run S sequences of T frames from a state of the layers, and the state that they leave.
+
+    Args:
+        network: from `read_network`.
+        inputs: (S, T, C, H, W) int32 from `encode`.
+        states: from `start_state`, or what the frames before have left.
+        corrected: neurons remember what they have sent, as later versions of lava do. In lava-nc 0.10 they
+            remember what they wanted to send, of which messages lack the lowest six bits, always rounded
+            down: with every message, receivers fall behind a little more.
+
+    Returns:
+        what each layer sent, int32 (S, T, *shape), with each layer's messages at the frame they answer; that
+        of the last layer is its state, `ONE` a radian.
+    """
+    messages, sent, left = inputs, [], []
+    for layer, state in zip(network, states, strict=True):
+        arriving = messages << INPUT_BITS if layer.synapses is None else _arriving(layer.synapses, messages)
+        messages, state = _fire(layer, arriving, state, corrected)
+        sent.append(messages)
+        left.append(state)
+    return sent, left
+
+
+def _arriving(synapses: Synapses, messages: Tensor) -> Tensor:
+    """What messages (S, T, ...) bring to the next layer's neurons in each frame."""
+    each = messages.flatten(0, 1)
+    sums = _sums(synapses, each.flatten(1) if synapses.flat else each)
+    return synapses.accumulate(sums).unflatten(0, messages.shape[:2])
+
+
+def _sums(synapses: Synapses, messages: Tensor) -> Tensor:
+    """Weighted sums in int32, by float32 arithmetic that holds them exactly.
+
+    Sums of large messages are put together from those of their high and of their low bits.
+    """
+    low, high = map(int, messages.aminmax()) if messages.numel() else (0, 0)
+    if max(-low, high) * synapses.largest <= EXACT:
+        return synapses.connect(messages.float()).int()
+    bits = (EXACT // synapses.largest).bit_length() - 1
+    return (_sums(synapses, messages >> bits) << bits) + _sums(synapses, messages & (2**bits - 1))
+
+
+def _fire(layer: Layer, arriving: Tensor, state: State, corrected: bool = False) -> tuple[Tensor, State]:
+    """Take in what arrives, (S, T, ...), frame by frame, and send what has changed enough."""
+    if layer.synapses is None:
+        activation, last = arriving, state.sigma
+    else:
+        sigma = arriving.cumsum(1, dtype=torch.int32).add_(state.sigma[:, None])
+        last = sigma[:, -1].clone()
+        activation = sigma if layer.threshold is None else sigma.add_(layer.bias).clamp_(min=0)
+    if layer.threshold is None:
+        return activation, State(last, state.sent)
+    sent = state.sent.clone()
+    for change in activation.unbind(1):  # in place: what was an activation becomes what is sent of it
+        change -= sent
+        change *= change.abs() >= layer.threshold
+        sent += change & -(2**STATE_BITS) if corrected else change
+    return activation >> STATE_BITS, State(last, sent)
