@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pilotnet_sdnn.fixed_point import ONE, Layer, State, encode, run
+from pilotnet_sdnn.frames import Sequences
 from pilotnet_sdnn.lava import simulate_fixed_point
 from pilotnet_sdnn.network import LAYERS
 from pilotnet_sdnn.progress import progress
@@ -70,13 +71,11 @@ def agreement(labels: np.ndarray, floating: np.ndarray, fixed: np.ndarray) -> di
 
 
 def run_sequences(
-    network: list[Layer], videos: np.ndarray, start: Callable[[list[Layer], int], list[State]]
+    network: list[Layer], videos: np.ndarray | Sequences, start: Callable[[list[Layer], int], list[State]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """`angles_and_events` of the fixed-point network in sequences (S, T, 33, 100, 3), each from the same state."""
-    batches = [videos[i : i + BATCH] for i in range(0, len(videos), BATCH)]
-    done = [
-        angles_and_events(run(network, encode(batch), start(network, len(batch)))[0])
-        for batch in progress(batches, desc="fixed point", unit="batch")
-    ]
+    starts = progress(range(0, len(videos), BATCH), desc="fixed point", unit="batch")
+    batches = (videos[i : i + BATCH] for i in starts)
+    done = [angles_and_events(run(network, encode(batch), start(network, len(batch)))[0]) for batch in batches]
     angles, events = map(np.concatenate, zip(*done, strict=True))
     return angles, events

@@ -8,7 +8,7 @@ from pilotnet_sdnn.errors import UserError, reported
 from pilotnet_sdnn.events import after_first_frame, count_activity
 from pilotnet_sdnn.files import write_csv, write_metrics
 from pilotnet_sdnn.fixed_point import encode, read_network, run, start_state, zero_state
-from pilotnet_sdnn.frames import read_frames, sequences, split_sequences, stretch_with_most
+from pilotnet_sdnn.frames import Sequences, read_frames, sequences, split_sequences, stretch_with_most
 from pilotnet_sdnn.network import LAYERS, load_network
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import (
@@ -28,7 +28,7 @@ def main() -> None:
     videos, labels = sequences(drive, params.sequence)
     split = split_sequences(drive.segments, params.sequence, params.split)
 
-    def compare(frames: np.ndarray, labels: np.ndarray, floating: tuple, fixed: tuple) -> dict:
+    def compare(frames: np.ndarray | Sequences, labels: np.ndarray, floating: tuple, fixed: tuple) -> dict:
         """Of sequences, from the angles and events that both networks made of them."""
         events = [after_first_frame(events).tolist() for _, events in (floating, fixed)]
         same_start, _ = run_sequences(network, frames, zero_state)
@@ -57,7 +57,7 @@ def main() -> None:
     deployment = compare(stretch, stretch_labels, (trained.angles, trained.events), (fixed, events))
 
     stored = np.load(ACTIVITY)
-    test = videos[stored["sequences"]]
+    test = Sequences(drive.frames, videos.starts[stored["sequences"]], params.sequence)
     test_set = compare(
         test, stored["labels"], (stored["angles"], stored["events"]), run_sequences(network, test, start_state)
     )
