@@ -71,8 +71,8 @@ def test_plots_show_every_chart(clone):
     charts = json.loads(clone.run("dvc", "plots", "show", "--json"))
     assert not charts.get("errors")
     assert set(charts["data"]) == {
-        "learning curves", "events per frame", "learning rate", "gradient flow", "events by layer",
-        "operations by layer", "steering",
+        "learning curves", "events per frame", "gradient flow", "operations by layer", "steering",
+        "plots/training.csv", "plots/events.csv", "plots/steering.csv", "plots/operations.csv",
     }  # fmt: skip
 
 
