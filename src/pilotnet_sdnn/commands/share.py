@@ -23,6 +23,7 @@ from dvc.scm import NoSCMError
 from dvc.stage.cache import _get_cache_hash
 from dvc.utils.serialize import YAMLFileCorruptedError, load_yaml
 from dvc_data.hashfile.db import HashFileDB
+from dvc_data.hashfile.hash import file_md5
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_objects.fs import generic
 from dvc_objects.fs.base import FileSystem
@@ -57,7 +58,7 @@ def share(action: str, remote_name: str | None = None) -> None:
         except NoRemoteError:
             raise UserError("there is no default DVC remote: `dvc remote add -d NAME URL`, recipes in README") from None
         except DvcException as error:
-            raise UserError(f"{_first_line(error)}; `dvc remote list` shows the remotes") from None
+            raise UserError(f"{_told(error)}; `dvc remote list` shows the remotes") from None
         url = remote.fs.unstrip_protocol(remote.path)
         with _remote_errors(url, problems):
             print(f"{action} {'to' if action == 'push' else 'from'} {url}")
@@ -70,49 +71,47 @@ def push(repo: Repo, remote: Remote) -> None:
     An object there of another size than here is the rest of an upload that was cut off (over SSH it lies under its
     final name, and `dvc push` takes it for complete): it is sent again.
     """
-    here, there = _sizes(repo.cache.local), _sizes(remote.odb)
+    cache = repo.cache.local
+    here, there = _sizes(cache), _sizes(remote.odb)
     shared = {entry.value: entry for entry in used_objects(repo) if entry.value in here}
-    cut_off = [oid for oid in shared if oid in there and there[oid] != here[oid]]
+    cut_off = [oid for oid in shared if there.get(oid, here[oid]) != here[oid] and _intact(cache, oid)]
     for oid in cut_off:
         remote.odb.delete(oid)
     sent, failed = repo.cloud.push(shared.values(), odb=remote.odb)
     if failed:
-        raise UserError(f"{len(failed)} of {len(shared)} objects could not be sent to it")
+        raise UserError(f"{len(failed)} of {len(shared)} objects could not be sent, the same command goes on")
     records = copy_records(repo.cache.legacy, remote.legacy_odb)
 
-    again = f" ({len(cut_off)} of them were half there)" if cut_off else ""
     size = sum(here[entry.value] for entry in sent) / 1e6
-    print(
-        f"sent {len(sent)} of {len(shared)} objects{again}, {size:.1f} MB, and the records of {len(records)} stage runs"
-    )
+    print(f"sent {len(sent)} of {len(shared)} objects, {size:.1f} MB, and the records of {len(records)} stage runs")
+    if cut_off:
+        print(f"{len(cut_off)} of them lay there half, from an upload that was cut off, and are whole now")
 
 
 def pull(repo: Repo, remote: Remote) -> None:
     """Fetch records, then the objects they and the experiments refer to; the hash of what arrives is checked."""
     damaged_records = remove_damaged(copy_records(remote.legacy_odb, repo.cache.legacy))
     wanted = used_objects(repo)
-    here = _sizes(repo.cache.local)
+    before = _sizes(repo.cache.local)
     remote.odb.verify = True  # whatever its configuration: DVC then removes what has not the hash of its name
     fetched, failed = repo.cloud.pull(wanted, odb=remote.odb)
-    now_here = _sizes(repo.cache.local)
-    damaged = sorted(entry.value for entry in fetched - failed if entry.value not in now_here)
-    missing = sum(entry.value not in now_here for entry in wanted) - len(damaged) - len(failed)
+    here = _sizes(repo.cache.local)
+    new = here.keys() - before.keys()
+    print(f"fetched {len(new)} of {len(wanted)} objects, {sum(here[oid] for oid in new) / 1e6:.1f} MB")
 
-    size = sum(now_here[oid] for oid in now_here.keys() - here.keys()) / 1e6
-    print(
-        f"fetched {len(now_here.keys() - here.keys())} of {len(wanted)} objects, {size:.1f} MB; "
-        f"`dvc exp run` and `dvc repro` of a run they belong to now execute nothing"
-    )
+    damaged = sorted(entry.value for entry in fetched - failed if entry.value not in here)
+    missing = {entry.value for entry in wanted - fetched - failed} - here.keys()
     if missing:
-        print(f"{missing} objects are neither here nor there: their runs would execute again")
+        print(f"{len(missing)} objects are neither here nor there: the stages that made them would run again")
     if failed:
-        raise UserError(f"{len(failed)} objects could not be fetched from it")
+        raise UserError(f"{len(failed)} objects could not be fetched, the same command goes on")
     if damaged or damaged_records:
         paths = [*map(remote.odb.oid_to_path, damaged), *damaged_records]
         raise UserError(
-            f"damaged on the remote and not taken over: {', '.join(paths)}; delete them there, then whoever has "
-            "the run sends it again with `sdnn-share push`"
+            f"damaged there and not taken over: {', '.join(paths)}; delete that there, and whoever has the run sends "
+            "it again with `sdnn-share push`"
         )
+    print("`dvc repro` and `dvc exp run` of these runs execute nothing any more")
 
 
 def used_objects(repo: Repo) -> set[HashInfo]:
@@ -161,6 +160,10 @@ def _sizes(odb: HashFileDB) -> dict[str, int]:
     return {"".join(odb.fs.parts(path)[-2:]): size for path, size in _files(odb.fs, odb.path)}
 
 
+def _intact(odb: HashFileDB, oid: str) -> bool:
+    return file_md5(odb.oid_to_path(oid), odb.fs) == oid
+
+
 def _record_sizes(odb: HashFileDB) -> dict[str, int]:
     """The size of each record of the run cache, by its path in `runs`."""
     files = _files(odb.fs, odb.fs.join(odb.path, "runs"))
@@ -177,8 +180,9 @@ def _files(fs: FileSystem, folder: str) -> Iterator[tuple[str, int]]:
         yield from ((path, info["size"]) for path, info in fs.fs.find(folder, detail=True).items())
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _told(error: BaseException) -> str:
+    kind = "" if isinstance(error, UserError | DvcException) else f"{type(error).__name__}: "
+    return kind + (str(error).strip() or "no reason given").splitlines()[0]
 
 
 @contextmanager
@@ -203,9 +207,8 @@ def _remote_errors(url: str, problems: list[logging.LogRecord]) -> Iterator[None
         yield
     except Exception as error:  # each kind of remote raises exceptions of its own library, which may not be installed
         causes = [record.exc_info[1] for record in problems if record.exc_info and record.exc_info[1]]
-        cause = f" ({type(causes[0]).__name__}: {_first_line(causes[0])})" if causes else ""
-        said = _first_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {_first_line(error)}"
-        raise UserError(f"{url}: {said}{cause}; nothing is lost here, the same command goes on") from error
+        told = "".join(f" ({_told(cause)})" for cause in causes[:1])
+        raise UserError(f"{url}: {_told(error)}{told}") from error
 
 
 if __name__ == "__main__":
