@@ -118,7 +118,8 @@ def s3_server(folder: Path) -> Iterator[Server]:
     (folder / "s3.json").write_text(json.dumps(config))
     ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
     command = [
-        weed, "server", f"-dir={folder}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}", "-s3", f"-s3.config={folder}/s3.json",
+        weed, "server", f"-dir={folder}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}",
+        "-s3", f"-s3.config={folder}/s3.json",
         *(f"-{name}.port={port}" for name, port in ports.items()),
         "-master.volumeSizeLimitMB=64", "-volume.max=20", "-master.electionTimeout=1s",
     ]  # fmt: skip

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,40 +54,39 @@ def main() -> None:
 
 
 def is_healthy(root: Path, fix: bool = False) -> bool:
-    """Report on the repository at `root`; whether nothing is wrong, or is any more."""
-    found = False
-    for look in (orphans, remains):
-        for finding in look(root):
-            found = True
-            print(f"- {finding.problem}")
-            for command in finding.commands:
-                print(f"      {command}")
-            if finding.commands and (fix or _agreed()):
-                mend(root, finding)
+    """Report on the repository at `root`, and mend what is agreed to; whether nothing is wrong, or is any more."""
     for process in living(root):
         print(f"`{_command(process)}` is running, process {process.pid}: its traces are no remains, nothing is touched")
+    found = False
+    for finding in chain(orphans(root), remains(root)):
+        found = True
+        print("\n      ".join([f"- {finding.problem}", *finding.commands]))
+        if finding.commands and (fix or _agreed()):
+            mend(root, finding)
     if not found:
         print("healthy: no killed dvc has left anything behind")
         return True
     left = [*orphans(root), *remains(root)]
-    print(
-        "all mended"
-        if not left
-        else "run `sdnn-doctor --fix` to mend what has a command"
-        if not fix
-        else "not all mended"
-    )
+    if left and not fix:
+        print("`sdnn-doctor --fix` runs these commands")
+    elif left:
+        print(f"not all is mended: {len(left)} of these are left")
+    else:
+        print("all is mended")
     return not left
 
 
 def mend(root: Path, finding: Finding) -> None:
-    running = orphan_processes(root)
+    if busy := living(root):  # started while the question was open
+        print(f"  left as it is: `{_command(busy[0])}` is running now")
+        return
+    killed = [process for process in orphan_processes(root) if f"kill {process.pid}" in finding.commands]
     for command in finding.commands:
         done = subprocess.run(command, shell=True, cwd=root, capture_output=True, text=True)
         if done.returncode:
             print(f"  `{command}` failed: {(done.stderr or done.stdout).strip()}")
             return
-    psutil.wait_procs([process for process in running if f"kill {process.pid}" in finding.commands], PATIENCE)
+    psutil.wait_procs(killed, PATIENCE)
 
 
 def _agreed() -> bool:
@@ -225,11 +225,9 @@ def detached_head(root: Path) -> Iterator[Finding]:
     saved = bool(moves) and moves[0].startswith("commit: dvc: commit experiment")
     move = re.fullmatch(r"checkout: moving from (\S+) to ([0-9a-f]{40})", moves[saved] if len(moves) > saved else "")
     if move and git(root, "rev-parse", f"refs/heads/{move[1]}") == move[2]:
-        finished = "; the experiment itself was saved, see `dvc exp list`" if saved else ""
-        yield Finding(
-            f"HEAD is detached from `{move[1]}` by a killed experiment{finished}",
-            [f"git switch {shlex.quote(move[1])}"],
-        )
+        problem = f"HEAD is detached from `{move[1]}` by a killed experiment"
+        finished = ", which is saved: `dvc exp list` has it" if saved else ""
+        yield Finding(problem + finished, [f"git switch {shlex.quote(move[1])}"])
     else:
         yield Finding("HEAD is detached, and its branch cannot be told: `git switch BRANCH` goes back to it", [])
 
@@ -258,8 +256,8 @@ def changed_files(root: Path, killed: list[str]) -> Iterator[Finding]:
         )
     if git(root, "rev-parse", "-q", "--verify", "stash@{0}^") == git(root, "rev-parse", "HEAD"):
         yield Finding(
-            "what you had changed may be in git's stash, where dvc puts it for a moment: `git stash show -p`, "
-            "`git stash pop`",
+            "what you had changed may be in git's stash, where dvc puts it for a moment: `git stash show -p` shows it, "
+            "`git stash pop` brings it back",
             [],
         )
 
