@@ -103,5 +103,5 @@ def test_every_parameter_is_used_by_a_stage():
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_enters_the_run_cache(stage):
     """DVC leaves out one with `persist`, or with a `cache: false` that is neither a metric nor a plot."""
-    options = [options for out in STAGES[stage]["outs"] if isinstance(out, dict) for options in out.values()]
+    options = [options for out in STAGES[stage].get("outs", []) if isinstance(out, dict) for options in out.values()]
     assert all(option.get("cache", True) and not option.get("persist") for option in options)

@@ -185,6 +185,10 @@ def test_unreachable_remote_is_one_line(team, tmp_path, url, says):
     for action in ("push", "pull"):
         lines = other.run("sdnn-share", action, code=1).splitlines()
         assert len(lines) == 2 and lines[1].startswith(says)
+    (other.path / ".dvc/config.local").write_text("[core]\nremoot = team\n")
+    for command in (("sdnn-share", "push"), ("sdnn-doctor",)):
+        printed = other.run(*command, code=1)
+        assert printed.startswith("error: config file error") and printed.count("\n") == 1
 
 
 @pytest.mark.slow

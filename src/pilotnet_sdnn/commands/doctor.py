@@ -50,7 +50,10 @@ def main() -> None:
             root = Path(Repo.find_root()).resolve()
         except NotDvcRepoError:
             raise UserError("this is no DVC repository: run the command inside your clone") from None
-        sys.exit(0 if is_healthy(root, fix) else 1)
+        try:
+            sys.exit(0 if is_healthy(root, fix) else 1)
+        except DvcException as error:  # such as a mistake in .dvc/config
+            raise UserError(str(error)) from None
 
 
 def is_healthy(root: Path, fix: bool = False) -> bool:

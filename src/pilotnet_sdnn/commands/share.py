@@ -52,6 +52,8 @@ def share(action: str, remote_name: str | None = None) -> None:
         repo = Repo()
     except NotDvcRepoError:
         raise UserError("this is no DVC repository: run the command inside your clone") from None
+    except DvcException as error:  # such as a mistake in .dvc/config
+        raise UserError(_told(error)) from None
     with repo, _collected_problems() as problems:
         try:
             remote = repo.cloud.get_remote(remote_name)
