@@ -67,6 +67,13 @@ def test_small_numbers_reach_the_stage_as_numbers(clone):
     assert '"lam": 1e-05' in shown
 
 
+def test_several_values_are_queued(clone):
+    clone.run("dvc", "exp", "run", "--queue", "-S", "lam=0.01,0.05,0.2")
+    queued = clone.run("dvc", "queue", "status").count("Queued")
+    clone.run("dvc", "queue", "remove", "--all")
+    assert queued == 3
+
+
 def test_plots_show_every_chart(clone):
     charts = json.loads(clone.run("dvc", "plots", "show", "--json"))
     assert not charts.get("errors")

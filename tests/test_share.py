@@ -1,5 +1,6 @@
 """What one of the team has run, nobody runs again: two clones, `sdnn-share` and real servers between them."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -74,7 +75,7 @@ SERVERS = [
 def test_colleague_executes_nothing_of_what_the_team_has_run(team, tmp_path, serve: Callable):
     with serve(tmp_path / "server") as server:
         connect(team, server)
-        assert "26 objects" not in team.run("sdnn-share", "push")
+        team.run("sdnn-share", "push")
         assert "sent 0 of" in team.run("sdnn-share", "push")
         other = team.colleague(tmp_path / "other")
         connect(other, server)
@@ -87,8 +88,6 @@ def test_colleague_executes_nothing_of_what_the_team_has_run(team, tmp_path, ser
 
 
 def team_metrics(team: Clone, experiment: str) -> dict:
-    import json
-
     commit = team.run("git", "for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{experiment}").strip()
     return json.loads(team.run("git", "show", f"{commit}:metrics/evaluation.json"))
 
