@@ -92,6 +92,8 @@ def push(repo: Repo, remote: Remote) -> None:
 
 def pull(repo: Repo, remote: Remote) -> None:
     """Fetch records, then the objects they and the experiments refer to; the hash of what arrives is checked."""
+    if not remote.fs.exists(remote.path):
+        raise UserError("there is nothing there; a clone that has runs sends them with `sdnn-share push`")
     damaged_records = remove_damaged(copy_records(remote.legacy_odb, repo.cache.legacy))
     wanted = used_objects(repo)
     before = _sizes(repo.cache.local)
