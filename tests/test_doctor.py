@@ -167,14 +167,15 @@ def test_training_below_a_dvc_and_training_by_hand_are_no_orphans(clone, tmp_pat
 def test_files_folders_and_references_that_nobody_needs(clone, capsys):
     half = clone.path / "models/.network.pt.tmp"
     copy = clone.path / ".dvc/tmp/exps/standalone/tmpabc"
-    index_lock = clone.path / ".git/index.lock"
+    locks = [clone.path / ".git" / name for name in ("index.lock", "refs/exps/stash.lock")]
     copy.mkdir(parents=True)
     half.touch()
     clone.run("git", "update-ref", "refs/exps/stash", "HEAD")
-    index_lock.touch()
+    for lock in locks:  # seen where dvc was killed while it wrote the reference
+        lock.touch()
     assert is_healthy(clone.path, fix=True)
     assert "the next `dvc exp run` would run it as well" in capsys.readouterr().out
-    assert not any(path.exists() for path in (half, copy, index_lock))
+    assert not any(path.exists() for path in (half, copy, *locks))
 
 
 # The real thing: dvc is killed at an instant, and what it leaves is mended.

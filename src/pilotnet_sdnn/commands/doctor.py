@@ -6,6 +6,7 @@ What is left at which instant was found by killing real runs; tests/test_doctor.
 
 import argparse
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -110,6 +111,7 @@ def remains(root: Path) -> Iterator[Finding]:
     """What a dvc that is gone has left in git, in the workspace and in .dvc/tmp."""
     if living(root):
         return
+    yield from git_locks(root)
     killed = killed_commands(root)
     refs = leftover_refs(root)
     if killed or refs:
@@ -220,6 +222,15 @@ def leftover_refs(root: Path) -> list[str]:
     return [ref for ref in refs if ref in suspects or ref.startswith(f"{TEMP_NAMESPACE}/")]
 
 
+def git_locks(root: Path) -> Iterator[Finding]:
+    """The lock files under which git, and dvc itself, replace a reference; both refuse while one is there."""
+    folder = root / git(root, "rev-parse", "--git-common-dir")
+    locks = sorted([*folder.glob("*.lock"), *(folder / "refs").rglob("*.lock")])
+    if locks and not any(process.name() == "git" for process in _processes(root)):
+        names = " ".join(shlex.quote(os.path.relpath(path, root)) for path in locks)
+        yield Finding("locks in git that a killed git or dvc held", [f"rm {names}"])
+
+
 def detached_head(root: Path) -> Iterator[Finding]:
     """An experiment in the workspace leaves the branch for the commit it stands at, and comes back at the end."""
     if git(root, "symbolic-ref", "-q", "HEAD"):
@@ -306,9 +317,6 @@ def half_files(root: Path) -> Iterator[Finding]:
     if paths := sorted(path for folder in folders for path in (root / folder).rglob(".*.tmp")):
         names = " ".join(shlex.quote(str(path.relative_to(root))) for path in paths)
         yield Finding("files that a killed stage had half written", [f"rm {names}"])
-    lock = root / ".git/index.lock"
-    if lock.exists() and not any(process.name() == "git" for process in _processes(root)):
-        yield Finding("git's lock, which a killed git or dvc held", ["rm .git/index.lock"])
 
 
 if __name__ == "__main__":
