@@ -111,13 +111,17 @@ def test_changed_results_are_left_alone(clone, capsys):
 
 
 def test_experiment_killed_after_it_was_saved(clone, capsys):
+    """DVC has committed own work with it, which must not go away with the commit."""
     before = branch(clone)
+    (clone.path / "README.md").write_text("my own work\n")
     killed_experiment(clone, "lam=0.3")
     clone.run("git", "commit", "-qam", "dvc: commit experiment 3c31")
     clone.run("git", "update-ref", "refs/exps/ab/cd/saved", "HEAD")
     clone.run("git", "symbolic-ref", "refs/exps/exec/EXEC_BRANCH", "refs/exps/ab/cd/saved")
     assert is_healthy(clone.path, fix=True)
-    assert branch(clone) == before and clone.run("git", "status", "--short") == ""
+    assert branch(clone) == before
+    assert clone.run("git", "status", "--short").split() == ["M", "README.md", "M", "params.yaml"]
+    assert (clone.path / "README.md").read_text() == "my own work\n"
     assert clone.run("git", "show", "refs/exps/ab/cd/saved:params.yaml").count("lam: 0.3") == 1
 
 
@@ -233,10 +237,12 @@ def test_experiment_killed_at_an_instant(lab, tmp_path, instant):
     clone.run("sdnn-doctor", "--fix")
     assert clone.run("sdnn-doctor").startswith("healthy")
     assert branch(clone) == before
-    if (clone.path / "README.md").read_text() != "my own work\n":
+    if (clone.path / "README.md").read_text() != "my own work\n":  # as the advice says
+        clone.run("git", "restore", "README.md")
         clone.run("git", "stash", "pop")
     assert (clone.path / "README.md").read_text() == "my own work\n"
-    clone.run("git", "restore", "--staged", "--worktree", "dvc.lock", "metrics", "plots")
+    results = ["dvc.lock", "metrics", "plots"] + ["params.yaml"] * (instant in ("last stage", "saved"))
+    clone.run("git", "restore", "--staged", "--worktree", *results)
     assert clone.run("git", "status", "--short") == " M README.md\n"
     assert "Ran experiment" in clone.run("dvc", "exp", "run", "-S", "lam=0.05")
 

@@ -65,8 +65,8 @@ def is_healthy(root: Path, fix: bool = False) -> bool:
     for finding in chain(orphans(root), remains(root)):
         found = True
         print("\n      ".join([f"- {finding.problem}", *finding.commands]))
-        if finding.commands and (fix or _agreed()):
-            mend(root, finding)
+        if finding.commands and (fix or _agreed()) and not mended(root, finding):
+            break  # what comes later would take away the evidence for this one
     if not found:
         print("healthy: no killed dvc has left anything behind")
         return True
@@ -80,17 +80,19 @@ def is_healthy(root: Path, fix: bool = False) -> bool:
     return not left
 
 
-def mend(root: Path, finding: Finding) -> None:
+def mended(root: Path, finding: Finding) -> bool:
+    """Run the commands of a finding; whether all of them succeeded."""
     if busy := living(root):  # started while the question was open
         print(f"  left as it is: `{_command(busy[0])}` is running now")
-        return
+        return False
     killed = [process for process in orphan_processes(root) if f"kill {process.pid}" in finding.commands]
     for command in finding.commands:
         done = subprocess.run(command, shell=True, cwd=root, capture_output=True, text=True)
         if done.returncode:
             print(f"  `{command}` failed: {(done.stderr or done.stdout).strip()}")
-            return
+            return False
     psutil.wait_procs(killed, PATIENCE)
+    return True
 
 
 def _agreed() -> bool:
@@ -240,8 +242,11 @@ def detached_head(root: Path) -> Iterator[Finding]:
     move = re.fullmatch(r"checkout: moving from (\S+) to ([0-9a-f]{40})", moves[saved] if len(moves) > saved else "")
     if move and git(root, "rev-parse", f"refs/heads/{move[1]}") == move[2]:
         problem = f"HEAD is detached from `{move[1]}` by a killed experiment"
-        finished = ", which is saved: `dvc exp list` has it" if saved else ""
-        yield Finding(problem + finished, [f"git switch {shlex.quote(move[1])}"])
+        if saved:  # with whatever else had changed: the files stay as they are, as at the end of any experiment
+            reattach = [f"git symbolic-ref HEAD {shlex.quote(f'refs/heads/{move[1]}')}", "git reset -q"]
+            yield Finding(f"{problem} that was finished: its results stay in the workspace", reattach)
+        else:
+            yield Finding(problem, [f"git switch {shlex.quote(move[1])}"])
     else:
         yield Finding("HEAD is detached, and its branch cannot be told: `git switch BRANCH` goes back to it", [])
 
@@ -271,7 +276,7 @@ def changed_files(root: Path, killed: list[str]) -> Iterator[Finding]:
     if git(root, "rev-parse", "-q", "--verify", "stash@{0}^") == git(root, "rev-parse", "HEAD"):
         yield Finding(
             "what you had changed may be in git's stash, where dvc puts it for a moment: `git stash show -p` shows it, "
-            "`git stash pop` brings it back",
+            "`git stash pop` brings it back, after `git restore` of the files it names",
             [],
         )
 
