@@ -70,14 +70,14 @@ def share(action: str, remote_name: str | None = None) -> None:
 def push(repo: Repo, remote: Remote) -> None:
     """Send objects first and records last, so that a record on the remote never refers to what is not there.
 
-    An object there of another size than here is the rest of an upload that was cut off (over SSH it lies under its
-    final name, and `dvc push` takes it for complete): it is sent again.
+    An upload that is cut off leaves nothing under an object's name. One of another size than here is damaged, which
+    `dvc push` does not see: it is sent again.
     """
     cache = repo.cache.local
     here, there = _sizes(cache), _sizes(remote.odb)
     shared = {entry.value: entry for entry in used_objects(repo) if entry.value in here}
-    cut_off = [oid for oid in shared if there.get(oid, here[oid]) != here[oid] and _intact(cache, oid)]
-    for oid in cut_off:
+    damaged = [oid for oid in shared if there.get(oid, here[oid]) != here[oid] and _intact(cache, oid)]
+    for oid in damaged:
         remote.odb.delete(oid)
     sent, failed = repo.cloud.push(shared.values(), odb=remote.odb)
     if failed:
@@ -86,8 +86,8 @@ def push(repo: Repo, remote: Remote) -> None:
 
     size = sum(here[entry.value] for entry in sent) / 1e6
     print(f"sent {len(sent)} of {len(shared)} objects, {size:.1f} MB, and the records of {len(records)} stage runs")
-    if cut_off:
-        print(f"{len(cut_off)} of them lay there half, from an upload that was cut off, and are whole now")
+    if damaged:
+        print(f"{len(damaged)} of them lay there damaged and are whole now")
 
 
 def pull(repo: Repo, remote: Remote) -> None:
