@@ -144,6 +144,14 @@ def test_lock_whose_number_another_process_has_by_now(clone, capsys):
     assert not (clone.path / ".dvc/tmp/rwlock").exists()
 
 
+def test_lock_file_that_was_being_rewritten(clone):
+    lock_by(clone, DEAD, "dvc repro")
+    (clone.path / ".dvc/tmp/rwlock").write_text("")
+    assert "JSON structure is corrupted" in clone.run("dvc", "repro", "download", code=255)
+    assert is_healthy(clone.path, fix=True)
+    assert not (clone.path / ".dvc/tmp/rwlock").exists()
+
+
 SLEEP = "import time; time.sleep(60)"
 
 
@@ -198,6 +206,7 @@ def lab(tiny_pipeline, tmp_path_factory) -> Clone:
 
 def kill_when(clone: Clone, condition: Callable[[], bool], *command: str, group: bool = True) -> None:
     """Kill dvc, with or without its training, as soon as the condition holds."""
+    (clone.path / ".dvc/tmp").mkdir(exist_ok=True)
     with (clone.path / ".dvc/tmp/printed").open("w") as printed:
         process = subprocess.Popen(
             command, cwd=clone.path, env=clone.env, stdout=printed, stderr=printed, start_new_session=True

@@ -127,7 +127,7 @@ def remains(root: Path) -> Iterator[Finding]:
     yield from phantom_runs(root)
     yield from half_files(root)
     if killed:
-        commands = " and ".join(f"`{command}`" for command in sorted(set(killed)))
+        commands = " and ".join(sorted(set(killed)))
         files = [str(path.relative_to(root)) for path in rwlocks(root) if dead_holders(path)]
         yield Finding(f"locks of {commands}, which was killed", [f"rm {' '.join(files)}"])
 
@@ -195,12 +195,12 @@ def rwlocks(root: Path) -> list[Path]:
 def dead_holders(rwlock: Path) -> list[str]:
     """The commands in a lock file of dvc whose process is gone, or is another one by now."""
     try:
-        content = json.loads(rwlock.read_text() or "{}")
-    except json.JSONDecodeError:
+        content = json.loads(rwlock.read_text())
+    except json.JSONDecodeError:  # killed while it rewrote the file, which dvc then refuses to read
         return ["a dvc command"]
     readers = [holder for holders in content.get("read", {}).values() for holder in holders]
     holders = {(holder["pid"], holder["cmd"]) for holder in [*readers, *content.get("write", {}).values()]}
-    return [" ".join(["dvc", *cmd.split()[1:]]) for pid, cmd in holders if not _holds(pid)]
+    return [f"`{' '.join(['dvc', *cmd.split()[1:]])}`" for pid, cmd in holders if not _holds(pid)]
 
 
 def _holds(pid: int) -> bool:
@@ -285,7 +285,7 @@ def edited_params(root: Path, command: str) -> str:
     """params.yaml as the last commit has it, with the -S edits of a `dvc exp run` made as dvc makes them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-S", "--set-param", action="append", default=[])
-    edits = parser.parse_known_args(command.split())[0].set_param
+    edits = parser.parse_known_args(command.strip("`").split())[0].set_param
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, PARAMS.name)
         copy.write_text(git(root, "show", f"HEAD:{PARAMS}") + "\n")
