@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from copy import copy
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +37,13 @@ class Clone:
         }  # fmt: skip
         self.set(**params)
         self.commit("Parameters of a test")
+
+    def colleague(self, path: Path) -> "Clone":
+        """A git clone of this one, which has none of its data."""
+        subprocess.run(["git", "clone", "-q", self.path, path], check=True)
+        other = copy(self)
+        other.path, other.env = path, {**self.env, "PYTHONPATH": str(path / "src")}
+        return other
 
     def run(self, *command: str, code: int = 0) -> str:
         """Run a command; what it printed."""

@@ -88,12 +88,20 @@ def test_small_numbers_reach_the_stage_as_numbers(clone):
     assert '"lam": 1e-05' in shown
 
 
+def test_several_values_are_queued(clone):
+    clone.run("dvc", "exp", "run", "--queue", "-S", "lam=0.01,0.05,0.2")
+    queued = clone.run("dvc", "queue", "status").count("Queued")
+    clone.run("dvc", "queue", "remove", "--all")
+    assert queued == 3
+
+
 def test_plots_show_every_chart(clone):
     charts = json.loads(clone.run("dvc", "plots", "show", "--json"))
     assert not charts.get("errors")
     assert set(charts["data"]) == {
-        "learning curves", "events per frame", "learning rate", "gradient flow", "events by layer",
-        "operations by layer", "steering", "deployment", "plots/drive.png", "labels of the drive",
+        "learning curves", "events per frame", "gradient flow", "operations by layer", "steering", "deployment",
+        "labels of the drive", "plots/drive.png", "plots/drive.csv", "plots/training.csv", "plots/events.csv",
+        "plots/steering.csv", "plots/operations.csv", "plots/deployment.csv",
     }  # fmt: skip
 
 

@@ -98,3 +98,10 @@ def test_only_one_module_imports_lava():
 def test_every_parameter_is_used_by_a_stage():
     params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     assert set(params) - CHANGE_NO_OUTPUT == set().union(*(used_params(stage) for stage in STAGES))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_enters_the_run_cache(stage):
+    """DVC leaves out one with `persist`, or with a `cache: false` that is neither a metric nor a plot."""
+    options = [options for out in STAGES[stage].get("outs", []) if isinstance(out, dict) for options in out.values()]
+    assert all(option.get("cache", True) and not option.get("persist") for option in options)

@@ -81,7 +81,7 @@ def test_a_report_says_what_changed_and_whether_it_is_good(clone):
     assert [name for name, _ in pictures] == ["events by layer"]
     assert Path(pictures[0][1]).read_bytes().startswith(b"\x89PNG") and len(list(Path("report").iterdir())) == 1
     assert "Unchanged: learning curves" in text
-    assert "synthetic road, 160 frames" in text
+    assert "synthetic road, seed 4205, 160 frames" in text
     assert "train: dvc.lock is stale" in text and "evaluate: dvc.lock is stale" in text
     assert clone.run("git", "status", "--porcelain", "report.md", "report") == ""  # ignored
 

@@ -16,12 +16,12 @@ from ruamel.yaml import YAML
 from scmrepo.exceptions import SCMError
 
 from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.params import drive_name
 from pilotnet_sdnn.paths import (
     ANN_METRICS,
     EVALUATION_METRICS,
     LOCK,
     OPERATIONS_METRICS,
-    OPERATIONS_TABLE,
     PARAMS,
 )
 
@@ -108,7 +108,7 @@ def _result(repo: Repo, name: str, state: dict) -> Run | LeftOut:
         macs=macs,
         ann_mse=measured(ANN_METRICS, "ann_mse"),
         test_frames=(measured(EVALUATION_METRICS, "frames"), measured(EVALUATION_METRICS, "label_variance")),
-        drive=_drive(_read(repo, state["rev"], OPERATIONS_TABLE), params.get("source")),
+        drive=drive_name(params),
     )
 
 
@@ -133,12 +133,3 @@ def _stale(lock: dict, params: dict) -> str:
     if any(made.get(dep["path"], dep["md5"]) != dep["md5"] for stage in stages for dep in stage.get("deps", [])):
         return "whose last run did not finish"
     return ""
-
-
-def _drive(operations_table: str, source: Any) -> str:
-    """What the frames are of, as the title of plots/operations.md says, named by its source if that has no name."""
-    _, _, origin = operations_table.partition("\n")[0].partition(": ")
-    if not origin or "sha256" in origin:
-        names = [Path(str(name)).name for name in (source if isinstance(source, list) else [source])]
-        return f"{', '.join(names)} {f'({origin})' if origin else ''}".strip()
-    return origin

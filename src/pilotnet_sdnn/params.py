@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,21 @@ class Params:
     energy_add_pj: float = _not_negative()
     kernels: str = _one_of("auto", "native", "torch")
     threads: int = _integer(1)
+
+
+def drive_name(params: Mapping[str, Any]) -> str:
+    """What the drive of some parameters is; a synthetic one is called so.
+
+    Args:
+        params: those of stage download, as params.yaml or dvc.lock has them, maybe of a time when there were others.
+    """
+    source = params.get("source", "none")
+    synthetic = f"synthetic road, seed {params.get('seed')}, {params.get('synthetic_frames')} frames"
+    names = [
+        synthetic if name == "synthetic" else Path(str(name)).name
+        for name in (source if isinstance(source, list) else [source])
+    ]
+    return "; ".join(names) if len(names) < 2 else f"{len(names)} drives: {'; '.join(names)}"
 
 
 def load_params(path: Path = PARAMS) -> Params:

