@@ -191,3 +191,10 @@ def test_other_networks_are_refused(tmp_path):
         file["layer/0/neuron/type"] = "SDNN"
     with pytest.raises(UserError, match="expected an input, conv or dense layer"):
         read_network(tmp_path / "network.net")
+
+
+def test_weights_beyond_eight_bits_are_refused(tmp_path):
+    weights = [even(-8, 8, 3, 2, 3, 3), even(-8, 8, 5, 48), np.full((2, 5), 256)]
+    write_small_network(tmp_path / "small.net", weights, bias=0)
+    with pytest.raises(UserError, match="layer/4: expected weights from -256 to 254, found 256 to 256"):
+        read_network(tmp_path / "small.net")

@@ -5,7 +5,8 @@ Here a layer takes all frames at once, up to the memory of its neurons, which go
 
 Numbers are int32 and wrap around like lava's. An input of 1.0 is 64, a message of 1.0 is 2^12, a
 weight of 1.0 is 2^6, so a neuron's state of 1.0 is 2^18. Convolutions wrap at 24 bits as well, in the frame
-they arrive in; the sums that neurons keep do not, in lava's simulation.
+they arrive in; the sums that neurons keep do not, in lava's simulation. (Where a convolution passes 2^31,
+which takes activations in the thousands, lava's result is not defined; here it wraps.)
 """
 
 import math
@@ -83,7 +84,7 @@ def _layer(group: h5py.Group) -> Layer:
 
 
 def _convolution(group: h5py.Group) -> Synapses:
-    weight = group["weight"][()].astype(int)
+    weight = _weight(group)
     geometry: dict[str, Any] = {
         name: tuple(int(n) for n in np.broadcast_to(group[name][()], 2)) for name in ("stride", "padding", "dilation")
     }
@@ -92,9 +93,16 @@ def _convolution(group: h5py.Group) -> Synapses:
 
 
 def _dense(group: h5py.Group) -> Synapses:
-    weight, shift = _as_loihi_stores_it(group["weight"][()].astype(int))
+    weight, shift = _as_loihi_stores_it(_weight(group))
     connect = partial(F.linear, weight=torch.tensor(weight).float())
     return Synapses(connect, _largest(weight), flat=True, accumulate=lambda sums: sums >> shift)
+
+
+def _weight(group: h5py.Group) -> np.ndarray:
+    weight = group["weight"][()].astype(int)
+    if weight.min() < -256 or weight.max() > 254:
+        raise ValueError(f"{group.name}: expected weights from -256 to 254, found {weight.min()} to {weight.max()}")
+    return weight
 
 
 def _largest(weight: np.ndarray) -> int:
