@@ -271,7 +271,8 @@ def test_experiment_killed_in_training_that_goes_on(lab, tmp_path, how):
     experiment = ("dvc", "exp", "run", *how, "-S", "lam=0.3", "-S", "epochs=5000")
     if how == ["--queue"]:
         clone.run(*experiment, "-n", "queued")
-        clone.run("dvc", "queue", "start", "-j", "1")
+        start = ("dvc", "queue", "start", "-j", "1")  # whose worker would keep a pipe open
+        subprocess.run(start, cwd=clone.path, env=clone.env, check=True, stdout=subprocess.DEVNULL)
         while not trains():
             time.sleep(0.2)
         assert "is running" in clone.run("sdnn-doctor", "--fix")
