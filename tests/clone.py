@@ -41,6 +41,14 @@ class Clone:
     def colleague(self, path: Path) -> "Clone":
         """A git clone of this one, which has none of its data."""
         subprocess.run(["git", "clone", "-q", self.path, path], check=True)
+        return self._at(path)
+
+    def copy(self, path: Path) -> "Clone":
+        """The whole folder once more, with data, cache and history, to change at will."""
+        shutil.copytree(self.path, path, symlinks=True)
+        return self._at(path)
+
+    def _at(self, path: Path) -> "Clone":
         other = copy(self)
         other.path, other.env = path, {**self.env, "PYTHONPATH": str(path / "src")}
         return other

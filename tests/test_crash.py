@@ -26,12 +26,18 @@ def wait_for(process: subprocess.Popen, text: str) -> None:
     pytest.fail(f"{text!r} was not printed")
 
 
-@pytest.fixture
-def clone(tmp_path) -> Clone:
-    """The tiny pipeline before its training, in another folder."""
-    clone = Clone(tmp_path / "clone", **TINY)
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory) -> Clone:
+    """The tiny pipeline before its training."""
+    clone = Clone(tmp_path_factory.mktemp("untrained") / "clone", **TINY)
     clone.run("dvc", "repro", "resize")
     return clone
+
+
+@pytest.fixture
+def clone(untrained, tmp_path) -> Clone:
+    """The tiny pipeline before its training, in another folder."""
+    return untrained.copy(tmp_path / "clone")
 
 
 def kill_once(clone: Clone, instants: random.Random) -> bool:

@@ -3,7 +3,6 @@
 import copy
 import csv
 import json
-import shutil
 import time
 from pathlib import Path
 
@@ -91,10 +90,7 @@ def test_the_picture_has_the_same_bytes_every_time(tmp_path):
 @pytest.fixture(scope="module")
 def sweep(tiny_pipeline, tmp_path_factory) -> Clone:
     """A copy of the tiny pipeline with an experiment that ran, one that failed and one that waits."""
-    path = tmp_path_factory.mktemp("sweep") / "clone"
-    shutil.copytree(tiny_pipeline.path, path, symlinks=True)
-    clone = copy.copy(tiny_pipeline)
-    clone.path, clone.env = path, {**tiny_pipeline.env, "PYTHONPATH": str(path / "src")}
+    clone = tiny_pipeline.copy(tmp_path_factory.mktemp("sweep") / "clone")
     clone.run("dvc", "exp", "run", "--temp", "-n", "sparse", "-S", "lam=2", "-S", "epochs=1")
     clone.run("dvc", "exp", "run", "--queue", "-n", "broken", "-S", "lr=-1")
     clone.run("dvc", "queue", "start")

@@ -1,7 +1,5 @@
 """Two people and one pipeline: branches merged, models released."""
 
-import copy
-import shutil
 import subprocess
 
 import pytest
@@ -11,11 +9,7 @@ from clone import Clone
 @pytest.fixture
 def clone(tiny_pipeline, tmp_path) -> Clone:
     """A copy of the tiny pipeline, with its cache and history, to change at will."""
-    clone = copy.copy(tiny_pipeline)
-    clone.path = tmp_path / "repository"
-    shutil.copytree(tiny_pipeline.path, clone.path, symlinks=True)
-    clone.env = {**tiny_pipeline.env, "PYTHONPATH": str(clone.path / "src")}
-    return clone
+    return tiny_pipeline.copy(tmp_path / "repository")
 
 
 def run_on_branch(clone: Clone, branch: str, start: str, **params: object) -> None:
