@@ -1,7 +1,6 @@
 """`sdnn-report`: what a reviewer reads, and the gate."""
 
 import contextlib
-import copy
 import io
 import json
 import re
@@ -24,10 +23,7 @@ EVALUATION = Path("metrics/evaluation.json")
 @pytest.fixture
 def clone(tiny_pipeline, tmp_path, monkeypatch) -> Clone:
     """The tiny pipeline after it ran, as a clone without data, on a branch of main; the tests' folder is in it."""
-    clone = copy.copy(tiny_pipeline)
-    clone.path = tmp_path / "repository"
-    clone.env = {**tiny_pipeline.env, "PYTHONPATH": str(clone.path / "src")}
-    subprocess.run(["git", "clone", "-q", tiny_pipeline.path, clone.path], check=True)
+    clone = tiny_pipeline.colleague(tmp_path / "repository")
     clone.run("git", "branch", "-q", "-M", "main")
     clone.run("git", "switch", "-q", "-c", "change")
     monkeypatch.chdir(clone.path)
