@@ -12,18 +12,12 @@ from typing import Any, NamedTuple
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from ruamel.yaml import YAML
 from scmrepo.exceptions import SCMError
 
 from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.lock import locked_stages, stage_params, torn
 from pilotnet_sdnn.params import drive_name
-from pilotnet_sdnn.paths import (
-    ANN_METRICS,
-    EVALUATION_METRICS,
-    LOCK,
-    OPERATIONS_METRICS,
-    PARAMS,
-)
+from pilotnet_sdnn.paths import ANN_METRICS, EVALUATION_METRICS, LOCK, OPERATIONS_METRICS, PARAMS
 
 WORKSPACE = "workspace"
 
@@ -98,7 +92,7 @@ def _result(repo: Repo, name: str, state: dict) -> Run | LeftOut:
     macs = measured(OPERATIONS_METRICS, "macs_per_frame")
     if mse is None or synops is None or macs is None:
         return LeftOut(name, "without metrics")
-    if reason := _stale(YAML(typ="safe", pure=True).load(_read(repo, state["rev"], LOCK)) or {}, params):
+    if reason := _stale(locked_stages(_read(repo, state["rev"], LOCK)), params):
         return LeftOut(name, reason)
     return Run(
         name=name,
@@ -123,13 +117,9 @@ def _read(repo: Repo, rev: str, path: Path) -> str:
         return ""
 
 
-def _stale(lock: dict, params: dict) -> str:
+def _stale(stages: dict[str, dict], params: dict) -> str:
     """Why a dvc.lock is not of a whole run with these parameters; empty if it is."""
-    stages = lock.get("stages", {}).values()
-    ran = {name: value for stage in stages for name, value in stage.get("params", {}).get(PARAMS.name, {}).items()}
+    ran = {name: value for stage in stages.values() for name, value in stage_params(stage).items()}
     if any(params.get(name) != value for name, value in ran.items()):
         return "with other parameters than its last run"
-    made = {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", [])}
-    if any(made.get(dep["path"], dep["md5"]) != dep["md5"] for stage in stages for dep in stage.get("deps", [])):
-        return "whose last run did not finish"
-    return ""
+    return "whose last run did not finish" if any(torn(stages)) else ""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pilotnet_sdnn.charts import Chart
 from pilotnet_sdnn.limits import Change, Limit, Limits
-from pilotnet_sdnn.revisions import Drive
+from pilotnet_sdnn.lock import Drive
 
 PACKAGES = ("torch", "torchvision", "numpy", "lava-dl", "lava-nc", "dvc")  # that change numbers when they change
 NOTHING = "Nothing changed."

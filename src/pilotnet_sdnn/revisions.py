@@ -6,14 +6,12 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from typing import Any, NamedTuple
-
-from ruamel.yaml import YAML
+from typing import Any
 
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.limits import Change
-from pilotnet_sdnn.params import drive_name
-from pilotnet_sdnn.paths import LOCK, PARAMS
+from pilotnet_sdnn.lock import locked_stages, torn
+from pilotnet_sdnn.paths import LOCK
 
 NO_DATA = ("deleted", "not in cache")  # how `dvc status` calls data that was not pulled
 
@@ -93,22 +91,6 @@ def _number(value: Any) -> float | None:
     return value if type(value) in (int, float) and math.isfinite(value) else None
 
 
-class Drive(NamedTuple):
-    """The data of a dvc.lock."""
-
-    origin: str
-    files: dict[str, str]  # path -> md5
-
-
-def drive(lock: str) -> Drive:
-    """Where the frames of a dvc.lock, given as text, come from, and their fingerprints."""
-    stages = (YAML(typ="safe", pure=True).load(lock) or {}).get("stages", {})
-    download = stages.get("download", {})
-    params = download.get("params", {}).get(PARAMS.name, {})
-    outs = [out for stage in (download, stages.get("resize", {})) for out in stage.get("outs", [])]
-    return Drive(drive_name(params), {out["path"]: out.get("md5", "") for out in outs})
-
-
 def stale_stages() -> dict[str, list[str]]:
     """The stages whose dvc.lock is not of the code, parameters and inputs here, and what differs.
 
@@ -126,8 +108,7 @@ def stale_stages() -> dict[str, list[str]]:
                 for path, state in _flat(paths):
                     if state not in NO_DATA or not _git_ignores(path):
                         stale.setdefault(stage, []).append(f"{kind.removeprefix('changed ')} {path} ({state})")
-    lock = YAML(typ="safe", pure=True).load(LOCK) if LOCK.exists() else {}
-    for stage, path in _torn(lock):
+    for stage, path in torn(locked_stages(LOCK.read_text(encoding="utf-8") if LOCK.exists() else "")):
         stale.setdefault(stage, []).append(f"deps {path} (in dvc.lock it is not what its stage wrote)")
     return stale
 
@@ -143,18 +124,6 @@ def _flat(paths: Any) -> list[tuple[str, str]]:
 
 def _git_ignores(path: str) -> bool:
     return subprocess.run(["git", "check-ignore", "--quiet", path], capture_output=True).returncode == 0
-
-
-def _torn(lock: dict) -> list[tuple[str, str]]:
-    """The stages and inputs of a dvc.lock where the input is another than the stage before it left."""
-    stages = lock.get("stages", {})
-    written = {out["path"]: out.get("md5") for entry in stages.values() for out in entry.get("outs", [])}
-    return [
-        (stage, dep["path"])
-        for stage, entry in stages.items()
-        for dep in entry.get("deps", [])
-        if dep["path"] in written and dep.get("md5") != written[dep["path"]]
-    ]
 
 
 def locked_versions(uv_lock: str) -> dict[str, str]:

@@ -8,11 +8,11 @@ from pilotnet_sdnn.charts import Chart, changed_charts
 from pilotnet_sdnn.errors import reported
 from pilotnet_sdnn.files import whole, write_text
 from pilotnet_sdnn.limits import LIMITS, Limits, load_limits
+from pilotnet_sdnn.lock import locked_drive, locked_stages
 from pilotnet_sdnn.params import read_mapping
 from pilotnet_sdnn.paths import LOCK, PARAMS
 from pilotnet_sdnn.report import Comparison, Versions, failures, render
 from pilotnet_sdnn.revisions import (
-    drive,
     file_at,
     git,
     locked_versions,
@@ -65,7 +65,7 @@ def compare(base_name: str, limits: Limits) -> Comparison:
         params=params_changes(base),
         metrics=metrics,
         stale=stale,
-        drives=(drive(file_at(base, str(LOCK))), drive(_text(LOCK))),
+        drives=(locked_drive(locked_stages(file_at(base, str(LOCK)))), locked_drive(locked_stages(_text(LOCK)))),
         versions=Versions(locked_versions(file_at(base, "uv.lock")), locked_versions(_text(Path("uv.lock")))),
         threads=read_mapping(PARAMS).get("threads"),
         charts=charts,
