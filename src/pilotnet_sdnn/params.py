@@ -104,11 +104,18 @@ def drive_name(params: Mapping[str, Any]) -> str:
         params: those of stage download, as params.yaml or dvc.lock has them, maybe of a time when there were others.
     """
     source = params.get("source", "none")
-    synthetic = f"synthetic road, seed {params.get('seed')}, {params.get('synthetic_frames')} frames"
-    names = [
-        synthetic if name == "synthetic" else Path(str(name)).name
-        for name in (source if isinstance(source, list) else [source])
-    ]
+    synthetic = synthetic_name(params.get("synthetic_frames"), params.get("seed"))
+    sources = source if isinstance(source, list) else [source]
+    return joint_name([synthetic if name == "synthetic" else Path(str(name)).name for name in sources])
+
+
+def synthetic_name(frames: int | None, seed: int | None) -> str:
+    """What a synthetic drive is called, wherever a figure from it appears."""
+    return f"synthetic road, seed {seed}, {frames} frames"
+
+
+def joint_name(names: list[str]) -> str:
+    """What drives one after the other are called."""
     return "; ".join(names) if len(names) < 2 else f"{len(names)} drives: {'; '.join(names)}"
 
 

@@ -23,6 +23,7 @@ from pilotnet_sdnn.drive import FOLDER, LABELS, PILOTNET_LABELS_SHA256, labels_s
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.files import whole
 from pilotnet_sdnn.layouts import SIMULATOR, SULLY_CHEN, Drive, Reading, read_layout
+from pilotnet_sdnn.params import joint_name, synthetic_name
 from pilotnet_sdnn.paths import repository
 from pilotnet_sdnn.progress import progress
 
@@ -75,7 +76,7 @@ def fetch(source: str | list[str], path: Path, frames: int, seed: int, reading: 
 def _local(source: str, made: Path, frames: int, seed: int) -> Path:
     """Where on this machine a source is; the synthetic drive is written to `made`."""
     if source == "synthetic":
-        pack_drive(made, _synthetic(frames, seed), f"synthetic road, seed {seed}, {frames} frames")
+        pack_drive(made, _synthetic(frames, seed), synthetic_name(frames, seed))
         return made
     if source == "pilotnet":
         return download(PILOTNET_URL, partial(_check, labels_checksum=PILOTNET_LABELS_SHA256))
@@ -128,10 +129,7 @@ def _packed(source: Source) -> zipfile.ZipFile | None:
 
 def _pack(sources: list[Source], path: Path, max_bytes: int) -> None:
     """Write drives one after the other as one, each in a folder of its own if they are several."""
-    origins = [_origin(source) for source in sources]
-    if len(sources) > 1:
-        origins = [f"{len(sources)} drives: " + "; ".join(origins)]
-    pack_drive(path, _shots(sources, max_bytes), origins[0])
+    pack_drive(path, _shots(sources, max_bytes), joint_name([_origin(source) for source in sources]))
 
 
 def _origin(source: Source) -> str:
