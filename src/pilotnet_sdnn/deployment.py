@@ -11,6 +11,7 @@ from torch import Tensor
 from pilotnet_sdnn.fixed_point import ONE, Layer, State, encode, run
 from pilotnet_sdnn.frames import Sequences
 from pilotnet_sdnn.lava import simulate_fixed_point
+from pilotnet_sdnn.metrics import steering_metrics
 from pilotnet_sdnn.network import LAYERS
 from pilotnet_sdnn.progress import progress
 
@@ -58,7 +59,7 @@ def agreement(labels: np.ndarray, floating: np.ndarray, fixed: np.ndarray) -> di
     `mse_ratio` is NaN where the floating-point network makes no error. `max_abs_difference` is in degrees of
     the steering wheel.
     """
-    fixed_mse, float_mse = (float(np.mean((angles.astype(float) - labels) ** 2)) for angles in (fixed, floating))
+    fixed_mse, float_mse = (steering_metrics(labels, angles)["mse"] for angles in (fixed, floating))
     difference = np.degrees(fixed - floating.astype(float))
     return {
         "fixed_point_mse": fixed_mse,

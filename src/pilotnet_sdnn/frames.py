@@ -68,6 +68,10 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def frame_numbers(self, chosen: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """(n * T,) numbers, in the drive, of the frames of n sequences."""
+        return (self.starts[chosen, None] + np.arange(self.length)).ravel()
+
     def __getitem__(self, chosen: Any) -> np.ndarray:
         """(..., T, 33, 100, 3) uint8, a copy.
 
@@ -190,7 +194,8 @@ def sequences(drive: Frames, sequence: int) -> tuple[Sequences, np.ndarray]:
     stretches = _stretches(drive.segments)
     starts = np.concatenate([stretch[: len(stretch) // sequence * sequence : sequence] for stretch in stretches])
     angles = np.concatenate([repair_zero_labels(drive.angles[stretch], sequence) for stretch in stretches])
-    return Sequences(drive.frames, starts, sequence), angles[starts[:, None] + np.arange(sequence)]
+    videos = Sequences(drive.frames, starts, sequence)
+    return videos, angles[videos.frame_numbers()].reshape(-1, sequence)
 
 
 def split_sequences(segments: np.ndarray, sequence: int, split: str) -> Split:

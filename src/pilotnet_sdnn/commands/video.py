@@ -37,7 +37,7 @@ def main() -> None:
         split = split_sequences(drive.segments, params.sequence, params.split)
         count = frames_in(arguments.seconds)
         shown = stretch(videos.starts, drive.segments, split, params.sequence, arguments.start, count)
-        frames = (videos.starts[shown, None] + np.arange(params.sequence)).ravel()[:count]
+        frames = videos.frame_numbers(shown)[:count]
         moments = watch(network, (videos[number] for number in shown), arguments.running)
         macs = sum(layer.macs for layer in layers(network))
         note = "state goes on from frame to frame" if arguments.running else f"new start every {params.sequence} frames"

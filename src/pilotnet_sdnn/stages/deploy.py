@@ -41,7 +41,7 @@ def main() -> None:
             },
         }
 
-    numbers = (videos.starts[:, None] + np.arange(params.sequence)).ravel()  # of the frames in the drive
+    numbers = videos.frame_numbers()
     is_test = np.isin(np.arange(len(videos)), split.test).repeat(params.sequence)
     shown = stretch_with_most(np.flatnonzero(is_test), drive.segments[numbers], params.deploy_frames)
     numbers, in_test, stretch_labels = numbers[shown], is_test[shown], labels.reshape(1, -1)[:, shown]

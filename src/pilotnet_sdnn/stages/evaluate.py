@@ -52,11 +52,12 @@ def main() -> None:
 
     shown = stretch_with_most(test, drive.segments[videos.starts], max(1, STRETCH // params.sequence))
     predicted = measure(shown, "steering plot").angles
-    frames = (videos.starts[shown, None] + np.arange(params.sequence)).ravel()
     part = np.where(np.isin(shown, test), "test", "train").repeat(params.sequence)
     degrees = np.degrees([labels[shown].ravel(), predicted.ravel()]).round(2)
     write_csv(
-        STEERING_PLOT, ("frame", "label_degrees", "predicted_degrees", "part"), zip(frames, *degrees, part, strict=True)
+        STEERING_PLOT,
+        ("frame", "label_degrees", "predicted_degrees", "part"),
+        zip(videos.frame_numbers(shown), *degrees, part, strict=True),
     )
 
     print(
