@@ -6,10 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from clone import TINY, Clone
+from clone import ROOT, TINY, Clone
+
+from pilotnet_sdnn.checkpoint import checkpoint_path
+from pilotnet_sdnn.params import load_params
 
 TRAIN = (sys.executable, "-m", "pilotnet_sdnn.stages.train")
 
@@ -134,3 +138,17 @@ def test_folder_that_cannot_be_written_is_one_line(clone):
     (clone.path / "models").write_text("")
     printed = clone.run(*TRAIN, code=1)
     assert "error: " in printed and "Traceback" not in printed and "models" in printed
+
+
+def test_a_checkpoint_belongs_to_what_changes_the_result(tmp_path):
+    data = tmp_path / "frames.h5"
+    data.write_bytes(b"frames")
+    params = load_params(ROOT / "params.yaml")
+    path = checkpoint_path(params, {"stage": "train"}, data)
+    assert checkpoint_path(replace(params, checkpoint_minutes=1), {"stage": "train"}, data) == path
+    others = [
+        checkpoint_path(replace(params, lr=0.5), {"stage": "train"}, data),
+        checkpoint_path(params, {"stage": "train_ann"}, data),
+    ]
+    data.write_bytes(b"other frames")
+    assert path not in [*others, checkpoint_path(params, {"stage": "train"}, data)]

@@ -8,8 +8,9 @@ and queued experiments, which run in a copy of it. DVC does not know it, so the 
 import hashlib
 import json
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,23 @@ import zc.lockfile
 
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.network import write_tensors
+from pilotnet_sdnn.params import Params
 from pilotnet_sdnn.paths import CHECKPOINTS, repository
 
+CODE = sorted(path for path in Path(__file__).parent.rglob("*") if path.suffix in (".py", ".cpp"))
 
-def checkpoint_path(parameters: dict[str, Any], files: Iterable[Path]) -> Path:
-    """Where the run keeps its state that has these parameters and these files of code and data."""
-    fingerprint = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
-    for path in files:
+
+def checkpoint_path(params: Params, environment: dict[str, str], data: Path) -> Path:
+    """Where the run keeps its state that has these parameters, this code and these data.
+
+    Args:
+        params: those that change no result do not count.
+        environment: what else the result depends on, and which stage it is.
+        data: the file of frames.
+    """
+    counts = {name: value for name, value in asdict(params).items() if name != "checkpoint_minutes"}
+    fingerprint = hashlib.sha256(json.dumps({**counts, **environment}, sort_keys=True).encode())
+    for path in (*CODE, data):
         with path.open("rb") as file:
             fingerprint.update(hashlib.file_digest(file, "sha256").digest())
     return repository() / CHECKPOINTS / f"{fingerprint.hexdigest()[:32]}.pt"

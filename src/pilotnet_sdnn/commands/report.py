@@ -27,7 +27,7 @@ PICTURES = Path("report")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="sdnn-report", description=__doc__)
     parser.add_argument("base", nargs="?", default="main", help="branch, tag or commit; compared is the merge base")
     parser.add_argument("--gate", action="store_true", help=f"exit with 1 if {LIMITS} or a stale dvc.lock says so")
     arguments = parser.parse_args()
@@ -90,3 +90,7 @@ def write_report(text: str, charts: list[Chart]) -> None:
     for old in PICTURES.glob("*.png"):
         if old.name not in shown:
             old.unlink()
+
+
+if __name__ == "__main__":
+    main()

@@ -3,9 +3,7 @@
 import logging
 import sys
 import time
-from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,7 +31,6 @@ from pilotnet_sdnn.training import (
 )
 
 LOG_COLUMNS = ("epoch", "lr", "train_mse", "test_mse", "train_events", "test_events", *LAYERS[1:])
-CODE = sorted(path for path in Path(__file__).parents[1].rglob("*") if path.suffix in (".py", ".cpp"))
 
 
 def main() -> None:
@@ -74,9 +71,8 @@ def main() -> None:
     amounts = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
 
     # an unfinished run goes on where it was
-    environment = {"torch": torch.__version__, "device": device.type, "kernels": chosen}
-    result_depends_on = {name: value for name, value in asdict(params).items() if name != "checkpoint_minutes"}
-    checkpoint = checkpoint_path({**result_depends_on, **environment}, [*CODE, FRAMES])
+    environment = {"stage": "train", "torch": torch.__version__, "device": device.type, "kernels": chosen}
+    checkpoint = checkpoint_path(params, environment, FRAMES)
     with only_trainer(checkpoint):
         if state := load_checkpoint(checkpoint):
             training.load_state_dict(state)

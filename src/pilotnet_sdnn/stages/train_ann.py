@@ -1,9 +1,7 @@
 """Train an ordinary network on the same data and keep the best one: what sparsity costs in accuracy."""
 
 import math
-from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,8 +19,6 @@ from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import ANN, ANN_METRICS, FRAMES
 from pilotnet_sdnn.progress import progress
 from pilotnet_sdnn.training import FlatRAdam, batches, learning_rate
-
-CODE = sorted(Path(__file__).parents[1].rglob("*.py"))
 
 
 def main() -> None:
@@ -47,13 +43,14 @@ def main() -> None:
     done, best_mse, best = 0, math.inf, {}
 
     environment = {"stage": "train_ann", "torch": torch.__version__, "device": device.type}
-    checkpoint = checkpoint_path({**asdict(params), **environment}, [*CODE, FRAMES])
+    checkpoint = checkpoint_path(params, environment, FRAMES)
     with only_trainer(checkpoint):
         if state := load_checkpoint(checkpoint):
             network.load_state_dict(state["network"])
             optimizer.load_state_dict(state["optimizer"])
             torch.set_rng_state(state["random"])
             done, best_mse, best = state["done"], state["best_mse"], state["best"]
+            print(f"going on at epoch {done + 1} from {checkpoint}")
         for epoch in progress(range(done, params.epochs), desc="train ann", unit="epoch"):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(params.lr, epoch, params.epochs)
