@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Protocol
 
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, one_line
 
 MAX_FILE = 64 * 2**20  # bytes of a frame, or of a file with labels
 LONGEST_NAME = 1000  # characters
@@ -79,8 +79,7 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
         with archive.open(entry) as file:
             data = file.read(entry.file_size + 1)  # with a number, so that the decompressor stops there
     except Exception as error:  # as in open_zip
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{where} is damaged ({reason}); get the drive again") from None
+        raise UserError(f"{where} is damaged ({one_line(error)}); get the drive again") from None
     if len(data) != entry.file_size:
         raise UserError(f"{where} is damaged (fewer bytes than declared); get the drive again")
     return data

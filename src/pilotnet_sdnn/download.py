@@ -24,7 +24,7 @@ from gdown.parse_url import parse_url
 from urllib3.exceptions import InvalidHeader, MaxRetryError
 from urllib3.util import Retry
 
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, one_line
 from pilotnet_sdnn.files import write_text
 from pilotnet_sdnn.paths import user_cache
 from pilotnet_sdnn.progress import progress
@@ -342,7 +342,7 @@ def _reason(error: requests.RequestException) -> str:
 def _innermost(error: BaseException) -> str:
     while error.args and isinstance(inner := getattr(error.args[-1], "reason", error.args[-1]), BaseException):
         error = inner
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)
 
 
 def _without_password(url: str) -> str:

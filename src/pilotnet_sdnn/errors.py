@@ -9,6 +9,11 @@ class UserError(Exception):
     """One line that says what is wrong, where, what was expected and how to mend it."""
 
 
+def one_line(error: BaseException) -> str:
+    """What an error of a library says, in one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 @contextmanager
 def reported() -> Iterator[None]:
     """Turn a `UserError`, a disk that refuses or Ctrl-C into one line on stderr and exit code 1.

@@ -14,7 +14,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from scmrepo.exceptions import SCMError
 
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, one_line
 from pilotnet_sdnn.lock import locked_stages, stage_params, torn
 from pilotnet_sdnn.params import drive_name
 from pilotnet_sdnn.paths import ANN_METRICS, EVALUATION_METRICS, LOCK, OPERATIONS_METRICS, PARAMS
@@ -66,7 +66,7 @@ def read_runs(folder: Path = Path()) -> tuple[list[Run], list[LeftOut]]:
                 else:
                     runs.setdefault((result.mse, result.synops, result.test_frames, repr(result.params)), result)
     except (DvcException, SCMError) as error:
-        raise UserError(f"{' '.join(str(error).split())}; run from the root of the repository") from None
+        raise UserError(f"{one_line(error)}; run from the root of the repository") from None
     return list(runs.values()), left_out
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, one_line
 from pilotnet_sdnn.paths import PARAMS
 
 
@@ -152,7 +152,7 @@ def read_mapping(path: Path) -> dict:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run from the root of the repository") from None
     except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: not valid YAML: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected 'name: value' lines, found {type(values).__name__}")
     return values
