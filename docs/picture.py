@@ -9,8 +9,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from pilotnet_sdnn.drive import decode_frame, frame_member, open_drive, origin, read_labels, read_member
+from pilotnet_sdnn.archive import read_member
+from pilotnet_sdnn.drive import decode_frame, frame_member, open_drive, origin, read_labels
 from pilotnet_sdnn.paths import DRIVE, EVALUATION_METRICS, OPERATIONS_METRICS, OPERATIONS_PLOT, STEERING_PLOT
+from pilotnet_sdnn.road import FRAME_RATE
 
 PICTURE = Path(__file__).with_name("picture.png")
 SHOWN = (60, 200, 340, 480)  # frames of the steering plot
@@ -31,7 +33,7 @@ def draw_frame(ax: Axes, number: int, degrees: float) -> None:
 
 
 def draw_steering(ax: Axes, steering: dict[str, list[str]]) -> None:
-    seconds = np.arange(len(steering["frame"])) / 20
+    seconds = np.arange(len(steering["frame"])) / FRAME_RATE
     ax.plot(seconds, np.array(steering["label_degrees"], float), color="0.6", lw=3, label="label")
     ax.plot(seconds, np.array(steering["predicted_degrees"], float), color="tab:blue", lw=1, label="SDNN")
     ax.set(xlabel="seconds", ylabel="steering wheel, degrees")

@@ -18,9 +18,6 @@ Events and weights are multiples of 2^-12 and 2^-5, so sums of their products ar
 any order, at these magnitudes. Inexact in lava-dl are the batch means: ours are rounded once, lava-dl's
 differ in last bits, and where one lies that close to a boundary of its quantisation (about one channel
 mean in a million) the quantised means differ by one step. On a GPU sums are exact without TF32 only.
-
-Threads of OpenMP wait for each other by spinning; on a busy machine that makes them many times slower.
-GOMP_SPINCOUNT=10000 bounds it. It must be in the environment before torch is imported.
 """
 
 import ctypes
