@@ -146,7 +146,7 @@ def test_exported_network_runs_in_netx(trained, tmp_path):
     assert [layers[-1].shape for layers in steps] == [(1,), (1,)]
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not a network"])
+@pytest.mark.parametrize("content", [None, b"", b"not a network", b"hi\n"])
 def test_missing_or_foreign_network_file(tmp_path, content):
     path = tmp_path / "network.pt"
     if content is not None:

@@ -177,5 +177,5 @@ def test_outside_a_repository(tmp_path, sweep):
     clone = copy.copy(sweep)
     clone.path = Path(tmp_path)
     printed = pareto(clone, code=1)
-    assert printed.startswith("error:") and "run from the root of the repository" in printed
+    assert printed.startswith("error:") and "run the command inside your clone" in printed
     assert len(printed.splitlines()) == 1

@@ -146,6 +146,12 @@ def test_images_are_shown_side_by_side(clone):
     assert {picture.getpixel((15, 30)), picture.getpixel((65, 30))} == {(255, 0, 0), (0, 0, 255)}
 
 
+def test_charts_that_neither_side_has_are_left_out(monkeypatch):
+    """As dvc gives a plot of dvc.yaml whose stage never ran."""
+    monkeypatch.setattr("pilotnet_sdnn.charts.dvc_json", lambda *_: {"data": {"deployment": []}})
+    assert changed_charts("HEAD") == ([], [])
+
+
 @pytest.mark.parametrize(
     ("base", "expected"),
     [("nowhere", "'nowhere' is no commit, branch or tag here; fetch it first"), ("-h", "'-h' is no commit")],

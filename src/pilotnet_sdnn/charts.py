@@ -32,7 +32,9 @@ def changed_charts(base: str) -> tuple[list[Chart], list[str]]:
     changed, same = [], []
     with tempfile.TemporaryDirectory() as folder:
         for name, parts in dvc_json("plots", "diff", base, "--out", folder).get("data", {}).items():
-            draw = _draw_images if parts and parts[0]["type"] == "image" else _draw_vega
+            if not parts:  # its stage ran neither here nor at the base
+                continue
+            draw = _draw_images if parts[0]["type"] == "image" else _draw_vega
             png = draw(parts)
             if png:
                 changed.append(Chart(name, png))

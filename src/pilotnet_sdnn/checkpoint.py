@@ -7,7 +7,6 @@ and queued experiments, which run in a copy of it. DVC does not know it, so the 
 
 import hashlib
 import json
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -55,7 +54,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         if content["run"] == path.stem:
             return content["state"]
         problem = "of another run"
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # as in network.load_network
         problem = f"damaged: {type(error).__name__}"
     print(f"{path}: ignored, it is {problem}; training starts from the beginning")
     return None

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+NO_REPOSITORY = "this is no DVC repository: run the command inside your clone"
+
 
 class UserError(Exception):
     """One line that says what is wrong, where, what was expected and how to mend it."""

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dvc.exceptions import DvcException
+from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 from scmrepo.exceptions import SCMError
 
-from pilotnet_sdnn.errors import UserError, one_line
+from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, one_line
 from pilotnet_sdnn.lock import locked_stages, stage_params, torn
 from pilotnet_sdnn.params import drive_name
 from pilotnet_sdnn.paths import ANN_METRICS, EVALUATION_METRICS, LOCK, OPERATIONS_METRICS, PARAMS
@@ -65,8 +65,10 @@ def read_runs(folder: Path = Path()) -> tuple[list[Run], list[LeftOut]]:
                     left_out.append(result)
                 else:
                     runs.setdefault((result.mse, result.synops, result.test_frames, repr(result.params)), result)
+    except NotDvcRepoError:
+        raise UserError(NO_REPOSITORY) from None
     except (DvcException, SCMError) as error:
-        raise UserError(f"{one_line(error)}; run from the root of the repository") from None
+        raise UserError(one_line(error)) from None
     return list(runs.values()), left_out
 
 

@@ -7,7 +7,6 @@ input, layer-1 to layer-4 convolve, layer-5 to layer-7 are dense, layer-8 decode
 
 import io
 import math
-import pickle
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -182,7 +181,7 @@ def load_network(path: Path) -> Network:
     network = Network()
     try:
         network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # what damaged bytes make torch's unpickler raise is any of a dozen
         raise UserError(f"{path}: not a saved network ({type(error).__name__}); `dvc repro train` makes it") from None
     network.settle()
     return network.eval()

@@ -61,7 +61,7 @@ def dvc_json(*arguments: str) -> dict:
     """
     done = subprocess.run([sys.executable, "-m", "dvc", *arguments, "--json"], capture_output=True, text=True)
     if done.returncode:
-        error = done.stderr.partition("ERROR: ")[2] or done.stderr
+        error = (done.stderr.partition("ERROR: ")[2] or done.stderr).partition("Traceback ")[0]
         raise UserError(f"dvc {' '.join(arguments)}: {' '.join(error.split()) or 'failed'}")
     sys.stderr.write(done.stderr)
     return json.loads(done.stdout or "{}")

@@ -10,7 +10,7 @@ import psutil
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 
-from pilotnet_sdnn.errors import UserError, reported
+from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, reported
 from pilotnet_sdnn.remains import Finding, command_of, living, orphan_processes, orphans, remains
 
 PATIENCE = 60  # seconds for an orphan to write its checkpoint and end
@@ -26,7 +26,7 @@ def main() -> None:
         try:
             root = Path(Repo.find_root()).resolve()
         except NotDvcRepoError:
-            raise UserError("this is no DVC repository: run the command inside your clone") from None
+            raise UserError(NO_REPOSITORY) from None
         try:
             sys.exit(0 if is_healthy(root, fix) else 1)
         except DvcException as error:  # such as a mistake in .dvc/config

@@ -10,7 +10,7 @@ from dvc.config import NoRemoteError
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 
-from pilotnet_sdnn.errors import UserError, reported
+from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, reported
 from pilotnet_sdnn.sharing import pull, push
 
 
@@ -33,7 +33,7 @@ def share(action: str, remote_name: str | None = None) -> None:
     try:
         repo = Repo()
     except NotDvcRepoError:
-        raise UserError("this is no DVC repository: run the command inside your clone") from None
+        raise UserError(NO_REPOSITORY) from None
     except DvcException as error:  # such as a mistake in .dvc/config
         raise UserError(_told(error)) from None
     with repo, _collected_problems() as problems:
