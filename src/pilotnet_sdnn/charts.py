@@ -53,6 +53,8 @@ def _draw_vega(parts: list[dict]) -> bytes | None:
     spec = json.loads(part["content"]) if isinstance(part["content"], str) else part["content"]
     for row in spec["data"]["values"]:
         row["rev"] = _side(row["rev"])
+    if scale := spec["encoding"].get("color", {}).get("scale"):  # DVC's own templates give colours to revisions
+        scale["domain"] = [_side(revision) for revision in scale["domain"]]
     here, base = (_drawn(spec, side) for side in ("here", "base"))
     if here == base:
         return None

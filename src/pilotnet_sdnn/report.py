@@ -39,7 +39,8 @@ class Comparison(NamedTuple):
 def failures(comparison: Comparison, limits: Limits) -> list[str]:
     """What the gate does not let pass, one line each."""
     failed = [
-        f"{stage}: dvc.lock is stale, run `dvc repro`: {', '.join(what)}" for stage, what in comparison.stale.items()
+        f"{stage}: dvc.lock is stale, run `dvc checkout` and `dvc repro`: {', '.join(what)}"
+        for stage, what in comparison.stale.items()
     ]
     for limit in limits.gate:
         change = comparison.metrics[limit.metric]
@@ -200,7 +201,7 @@ def _cpu() -> str:
 
 def _limited(limit: Limit, change: Change) -> str:
     missing = [side for side, value in (("base", change.old), ("here", change.new)) if value is None]
-    moved = f"missing or NaN: {' and '.join(missing)}" if missing else _delta(change)
+    moved = f"missing or NaN: {' and '.join(missing)}" if missing else _delta(change) or "the same"
     return f"{limit.metric}: {_number(change.old)} -> {_number(change.new)} ({moved}); limit: {limit}"
 
 

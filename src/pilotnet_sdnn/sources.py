@@ -129,7 +129,8 @@ def _packed(source: Source) -> zipfile.ZipFile | None:
 
 def _pack(sources: list[Source], path: Path, max_bytes: int) -> None:
     """Write drives one after the other as one, each in a folder of its own if they are several."""
-    pack_drive(path, _shots(sources, max_bytes), joint_name([_origin(source) for source in sources]))
+    names = [_origin(source) or Path(source.name).name for source in sources]
+    pack_drive(path, _shots(sources, max_bytes), joint_name(names) if len(sources) > 1 else _origin(sources[0]))
 
 
 def _origin(source: Source) -> str:

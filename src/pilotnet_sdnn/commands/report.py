@@ -37,8 +37,8 @@ def main() -> None:
         write_report(render(comparison, limits, PICTURES.name), comparison.charts)
         failed = failures(comparison, limits)
         changed = sum(change.old != change.new for change in comparison.metrics.values())
-        counts = f"{len(comparison.params)} parameters, {changed} metrics and {len(comparison.charts)} plots"
-        print(f"{REPORT}: {counts} changed", flush=True)
+        counts = f"parameters {len(comparison.params)}, metrics {changed}, plots {len(comparison.charts)}"
+        print(f"{REPORT}: changed are {counts}", flush=True)
         for line in failed:
             print(f"gate: {line}", file=sys.stderr)
         if failed and arguments.gate:
@@ -56,7 +56,7 @@ def compare(base_name: str, limits: Limits) -> Comparison:
     metrics = metrics_changes(base)
     limits.check_metrics(metrics)
     charts, same_charts = changed_charts(base)
-    dirty = " with uncommitted changes" if git("status", "--porcelain") else ""
+    dirty = " with uncommitted changes" if git("status", "--porcelain", "--untracked-files=no") else ""
     return Comparison(
         title=(
             f"# What changes against {base_name}\n\n"
