@@ -7,6 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from clone import Clone
 from PIL import Image
@@ -133,6 +134,17 @@ def test_a_base_without_a_pipeline_is_compared_with(clone):
     assert row(text, "mse")[1] == "none" and row(text, "mse")[-1] == "new"
     assert "(missing or NaN: base); limit: rise at most 3 %" in text
     assert len(re.findall(r"!\[.+\]", text)) == 7
+
+
+def test_scatter_charts_have_points_of_both_sides(clone):
+    """DVC's own template gives colours to the names of revisions, and points of another name none."""
+    path = Path("plots/steering.csv")
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *(row.replace(",", ",1", 1) for row in rows)]) + "\n")
+    (chart,) = [chart for chart in changed_charts("main")[0] if chart.name == "plots/steering.csv"]
+    pixels = np.asarray(Image.open(io.BytesIO(chart.png)).convert("HSV"))
+    hues = pixels[..., 0][pixels[..., 1] > 100]
+    assert (hues > 150).sum() > 300 and (hues < 150).sum() > 300  # purple and blue
 
 
 def test_images_are_shown_side_by_side(clone):
