@@ -75,7 +75,7 @@ def test_a_report_says_what_changed_and_whether_it_is_good(clone):
     table = text.split("## Operations by layer")[1].split("## Plots")[0]
     assert max(map(len, table.splitlines())) <= 80
     pictures = re.findall(r"!\[(.+)\]\((.+)\)", text)
-    assert [name for name, _ in pictures] == ["events by layer"]
+    assert [name for name, _ in pictures] == ["plots/events.csv"]
     assert Path(pictures[0][1]).read_bytes().startswith(b"\x89PNG") and len(list(Path("report").iterdir())) == 1
     assert "Unchanged: learning curves" in text
     assert "synthetic road, seed 4205, 160 frames" in text

@@ -64,8 +64,6 @@ def pull(repo: Repo, remote: Remote) -> None:
 
     damaged = sorted(entry.value for entry in fetched - failed if entry.value not in here)
     missing = {entry.value for entry in wanted - fetched - failed} - here.keys()
-    if missing:
-        print(f"{len(missing)} objects are neither here nor there: the stages that made them would run again")
     if failed:
         raise UserError(f"{len(failed)} objects could not be fetched, the same command goes on")
     if damaged or damaged_records:
@@ -74,7 +72,9 @@ def pull(repo: Repo, remote: Remote) -> None:
             f"damaged there and not taken over: {', '.join(paths)}; delete that there, and whoever has the run sends "
             "it again with `sdnn-share push`"
         )
-    print("`dvc repro` and `dvc exp run` of these runs execute nothing any more")
+    if missing:
+        print(f"{len(missing)} objects are neither here nor there: the stages that made them would run again")
+    print(f"`dvc repro` and `dvc exp run` of {'the other' if missing else 'these'} runs execute nothing any more")
 
 
 def used_objects(repo: Repo) -> set[HashInfo]:
