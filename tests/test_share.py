@@ -114,11 +114,13 @@ def test_experiments_are_pushed_pulled_applied_and_branched(team, folder_store, 
     assert executions(other, "dvc", "repro") == 0
 
 
-def test_damaged_object_does_not_become_a_model(team, folder_store, tmp_path):
-    """Changed in place by a bad disk, with its read-only mode, by which DVC takes it for checked."""
+@pytest.mark.parametrize("mode", [0o444, 0o644])
+def test_damaged_object_does_not_become_a_model(team, folder_store, tmp_path, mode):
+    """Changed in place by a bad disk; DVC takes a read-only one for checked, and deletes one that can be written."""
     store = shutil.copytree(folder_store, tmp_path / "store")
     damaged = network_object(team, store)
     damage(damaged, lambda content: b"\x00" + content[1:])
+    damaged.chmod(mode)
     other = team.colleague(tmp_path / "other")
     connect(other, Server(str(store), {}, {}, None), verify="false")
     printed = other.run("sdnn-share", "pull", code=1)
@@ -127,7 +129,7 @@ def test_damaged_object_does_not_become_a_model(team, folder_store, tmp_path):
     assert "models/network.pt" in other.run("dvc", "checkout", code=255)
     assert not (other.path / "models/network.pt").exists()
 
-    damaged.unlink()
+    damaged.unlink(missing_ok=True)
     connect(team, Server(str(store), {}, {}, None))
     assert "sent 1 of" in team.run("sdnn-share", "push")
     assert "execute nothing" in other.run("sdnn-share", "pull")

@@ -55,22 +55,23 @@ def pull(repo: Repo, remote: Remote) -> None:
         raise UserError("there is nothing there; a clone that has runs sends them with `sdnn-share push`")
     damaged_records = remove_damaged(copy_records(remote.legacy_odb, repo.cache.legacy))
     wanted = used_objects(repo)
-    before = _sizes(repo.cache.local)
+    before, there = _sizes(repo.cache.local), _sizes(remote.odb)
     remote.odb.verify = True  # whatever its configuration: DVC then removes what has not the hash of its name
-    fetched, failed = repo.cloud.pull(wanted, odb=remote.odb)
+    _, failed = repo.cloud.pull(wanted, odb=remote.odb)
     here = _sizes(repo.cache.local)
     new = here.keys() - before.keys()
     print(f"fetched {len(new)} of {len(wanted)} objects, {sum(here[oid] for oid in new) / 1e6:.1f} MB")
 
-    damaged = sorted(entry.value for entry in fetched - failed if entry.value not in here)
-    missing = {entry.value for entry in wanted - fetched - failed} - here.keys()
+    lacking = {entry.value for entry in wanted - failed} - here.keys()
+    damaged = sorted(lacking & there.keys())
+    missing = lacking - there.keys()
     if failed:
         raise UserError(f"{len(failed)} objects could not be fetched, the same command goes on")
     if damaged or damaged_records:
         paths = [*map(remote.odb.oid_to_path, damaged), *damaged_records]
         raise UserError(
-            f"damaged there and not taken over: {', '.join(paths)}; delete that there, and whoever has the run sends "
-            "it again with `sdnn-share push`"
+            f"damaged there and not taken over: {', '.join(paths)}; delete that there (from a folder DVC has, if it "
+            "was writable), and whoever has the run sends it again with `sdnn-share push`"
         )
     if missing:
         print(f"{len(missing)} objects are neither here nor there: the stages that made them would run again")
