@@ -91,7 +91,7 @@ def test_the_picture_has_the_same_bytes_every_time(tmp_path):
 def sweep(tiny_pipeline, tmp_path_factory) -> Clone:
     """A copy of the tiny pipeline with an experiment that ran, one that failed and one that waits."""
     clone = tiny_pipeline.copy(tmp_path_factory.mktemp("sweep") / "clone")
-    clone.run("dvc", "exp", "run", "--temp", "-n", "sparse", "-S", "lam=2", "-S", "epochs=1")
+    clone.run("dvc", "exp", "run", "--temp", "-n", "sparse", "-S", "lam=2")
     clone.run("dvc", "exp", "run", "--queue", "-n", "broken", "-S", "lr=-1")
     clone.run("dvc", "queue", "start")
     deadline = time.monotonic() + 120

@@ -75,7 +75,7 @@ def test_changing_lam_runs_train_and_what_follows(clone):
 
 
 def test_experiment_and_metrics_diff(clone):
-    clone.run("dvc", "exp", "run", "-S", "lam=0.05")
+    clone.run("dvc", "exp", "run", "-S", "lam=0.05", "evaluate")  # and what it needs
     changed = json.loads(clone.run("dvc", "metrics", "diff", "--json"))
     clone.run("git", "checkout", ".")
     clone.run("dvc", "checkout")
@@ -83,7 +83,7 @@ def test_experiment_and_metrics_diff(clone):
 
 
 def test_small_numbers_reach_the_stage_as_numbers(clone):
-    clone.run("dvc", "exp", "run", "-S", "lam=0.00001", "--temp", "-n", "small-lam")
+    clone.run("dvc", "exp", "run", "-S", "lam=0.00001", "--temp", "-n", "small-lam", "train")
     shown = clone.run("dvc", "exp", "show", "--json")
     assert '"lam": 1e-05' in shown
 
