@@ -1,15 +1,18 @@
 """Drives to test with: a short synthetic one, and real ones where they are at hand."""
 
 import os
+from collections.abc import Callable
 from importlib.metadata import files
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from clone import TINY, Clone
 from hypothesis import settings
 
 from pilotnet_sdnn import sources
+from pilotnet_sdnn.network import Network, Outcome, normalise
 
 settings.register_profile("suite", derandomize=True, max_examples=150, deadline=None)  # the same examples every time
 settings.load_profile("suite")
@@ -47,6 +50,20 @@ def drifting_noise(sequences: int, frames: int) -> torch.Tensor:
     first = torch.randint(0, 200, (sequences, 1, 33, 100, 3), generator=noise)
     change = torch.randint(0, 12, (sequences, frames, 33, 100, 3), generator=noise).cumsum(1)
     return (first + change).clamp(max=255).to(torch.uint8)
+
+
+def trained_network(videos: torch.Tensor, penalty: Callable[[Network, Outcome], torch.Tensor]) -> Network:
+    """A network after a few optimizer steps on angles of one radian and a penalty of what it sends."""
+    torch.manual_seed(1)
+    network = Network()
+    optimizer = torch.optim.RAdam(network.parameters(), lr=0.01)
+    for _ in range(8):
+        outcome = network(normalise(videos))
+        loss = F.mse_loss(outcome.angles, torch.ones(videos.shape[:2])) + penalty(network, outcome)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network
 
 
 def real(name: str) -> Path:

@@ -6,14 +6,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from conftest import drifting_noise
+from conftest import drifting_noise, trained_network
 
 from pilotnet_sdnn.deployment import agreement, first_difference, netx_messages
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.fixed_point import ONE, encode, read_network, run, start_state, zero_state
 from pilotnet_sdnn.lava import simulate_fixed_point
-from pilotnet_sdnn.network import Network, export_hdf5, normalise, synops_loss
+from pilotnet_sdnn.network import Network, Outcome, export_hdf5, normalise, synops_loss
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +23,11 @@ def videos() -> torch.Tensor:
 @pytest.fixture(scope="module")
 def trained(videos) -> Network:
     """A network after a few optimizer steps that make it sparse, with thresholds that moved."""
-    torch.manual_seed(1)
-    network = Network()
-    optimizer = torch.optim.RAdam(network.parameters(), lr=0.01)
-    for _ in range(8):
-        outcome = network(normalise(videos))
-        sparsity = synops_loss(outcome.rates, network.thresholds, torch.ones(8))
-        optimizer.zero_grad()
-        (F.mse_loss(outcome.angles, torch.ones(3, 6)) + 0.1 * sparsity).backward()
-        optimizer.step()
-    return network.eval()
+
+    def penalty(network: Network, outcome: Outcome) -> torch.Tensor:
+        return 0.1 * synops_loss(outcome.rates, network.thresholds, torch.ones(8))
+
+    return trained_network(videos, penalty).eval()
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,8 @@
 import h5py
 import pytest
 import torch
-import torch.nn.functional as F
 import tutorial
-from conftest import drifting_noise
+from conftest import drifting_noise, trained_network
 
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.events import layers
@@ -29,16 +28,7 @@ def videos() -> torch.Tensor:
 @pytest.fixture
 def trained(videos) -> Network:
     """A network after a few optimizer steps, with batch-norm means and thresholds that moved."""
-    torch.manual_seed(1)
-    network = Network()
-    optimizer = torch.optim.RAdam(network.parameters(), lr=0.01)
-    for _ in range(8):
-        outcome = network(normalise(videos))
-        loss = F.mse_loss(outcome.angles, torch.ones(3, 6)) + event_rate_loss(outcome.rates, 0.01)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return network
+    return trained_network(videos, lambda network, outcome: event_rate_loss(outcome.rates, 0.01))
 
 
 def test_starts_with_the_tutorials_weights():

@@ -10,7 +10,7 @@ import psutil
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 
-from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, reported
+from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, one_line, reported
 from pilotnet_sdnn.remains import Finding, command_of, living, orphan_processes, orphans, remains
 
 PATIENCE = 60  # seconds for an orphan to write its checkpoint and end
@@ -30,7 +30,7 @@ def main() -> None:
         try:
             sys.exit(0 if is_healthy(root, fix) else 1)
         except DvcException as error:  # such as a mistake in .dvc/config
-            raise UserError(str(error)) from None
+            raise UserError(one_line(error)) from None
 
 
 def is_healthy(root: Path, fix: bool = False) -> bool:
