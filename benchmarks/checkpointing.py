@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pilotnet_sdnn import kernels
-from pilotnet_sdnn.checkpoint import save_checkpoint
-from pilotnet_sdnn.frames import read_frames, sequences, split_sequences
-from pilotnet_sdnn.network import Network, event_rate_loss
+from pilotnet_sdnn.dataset.store import read_frames, sequences, split_sequences
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import FRAMES
-from pilotnet_sdnn.training import FlatRAdam, Training, batches, train_epoch
+from pilotnet_sdnn.sdnn import kernels
+from pilotnet_sdnn.sdnn.checkpoint import save_checkpoint
+from pilotnet_sdnn.sdnn.network import Network, event_rate_loss
+from pilotnet_sdnn.sdnn.training import FlatRAdam, Training, batches, train_epoch
 
 ROUNDS = 15
 STEPS = 8
@@ -30,7 +30,7 @@ def main() -> None:
     params = load_params()
     torch.set_num_threads(params.threads)
     network = Network()
-    training = Training(network, FlatRAdam(network.learned(), params.lr, params.weight_decay))
+    training = Training(network, FlatRAdam(network.trainable_parameters(), params.lr, params.weight_decay))
     forward = partial(kernels.run, kernels=kernels.choose(params.kernels, torch.device("cpu")))
     drive = read_frames(FRAMES)
     videos, angles = sequences(drive, params.sequence)

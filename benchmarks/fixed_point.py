@@ -14,11 +14,11 @@ import time
 import numpy as np
 import torch
 
-from pilotnet_sdnn.fixed_point import ONE, STATE_BITS, Layer, encode, read_network, run, start_state, zero_state
-from pilotnet_sdnn.frames import Frames, read_frames, repair_zero_labels
-from pilotnet_sdnn.lava import simulate_fixed_point
+from pilotnet_sdnn.dataset.store import Frames, read_frames, repair_zero_labels
+from pilotnet_sdnn.loihi.fixed_point import ONE, STATE_BITS, Layer, encode, read_network, run, start_state, zero_state
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import DEPLOYMENT_METRICS, EXPORTED_NETWORK, FRAMES
+from pilotnet_sdnn.sdnn.lava import simulate_fixed_point
 
 ROUNDS = 3
 COUNT = 64  # frames

@@ -25,12 +25,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pilotnet_sdnn import kernels, road
-from pilotnet_sdnn.augmentation import Augmentation, augment
-from pilotnet_sdnn.frames import BLOCK, read_frames, sequences, write_frames
-from pilotnet_sdnn.network import Network, event_rate_loss
-from pilotnet_sdnn.resizing import resize
-from pilotnet_sdnn.training import FlatRAdam, Training, batches, train_epoch
+from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
+from pilotnet_sdnn.dataset.resizing import resize
+from pilotnet_sdnn.dataset.store import BLOCK, read_frames, sequences, write_frames
+from pilotnet_sdnn.drive import synthetic
+from pilotnet_sdnn.sdnn import kernels
+from pilotnet_sdnn.sdnn.network import Network, event_rate_loss
+from pilotnet_sdnn.sdnn.training import FlatRAdam, Training, batches, train_epoch
 
 BATCH, SEQUENCE, STEPS = 8, 16, 16
 CPU = torch.device("cpu")
@@ -42,7 +43,7 @@ CHANGES = {
 
 def write_drive(path: Path, count: int) -> None:
     """A frames.h5 of `count` frames in which those of the made drive come again and again."""
-    made = np.stack([resize(Image.fromarray(image)) for image, _ in road.drive(BLOCK, seed=0)])
+    made = np.stack([resize(Image.fromarray(image)) for image, _ in synthetic.drive(BLOCK, seed=0)])
     numbers = np.arange(count)
     blocks = ((some, made[some % BLOCK]) for some in np.array_split(numbers, range(BLOCK, count, BLOCK)))
     write_frames(path, blocks, count, lambda kept: (np.sin(kept / 50), np.zeros(count)), origin="synthetic")
@@ -64,7 +65,9 @@ def seconds(training: Training, data: Iterable[tuple[Tensor, Tensor]]) -> float:
 def compare(path: Path, rounds: int) -> None:
     videos, angles = sequences(read_frames(path), SEQUENCE)
     network = Network()
-    training = Training(network, FlatRAdam(network.learned(), 0, 0))  # that learns nothing: events stay as many
+    training = Training(
+        network, FlatRAdam(network.trainable_parameters(), 0, 0)
+    )  # that learns nothing: events stay as many
     random = np.random.default_rng(0)
     for name, amounts in CHANGES.items():
         for cold in (False, True):

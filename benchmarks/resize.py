@@ -38,10 +38,10 @@ import torch
 from PIL import Image
 from torchvision.io import decode_jpeg
 
-from pilotnet_sdnn import road
-from pilotnet_sdnn.drive import BadLabels, Label, frame_member, open_drive, pack_drive, read_labels
+from pilotnet_sdnn.dataset.resizing import resize, resized_frames
+from pilotnet_sdnn.drive import synthetic
+from pilotnet_sdnn.drive.labels import BadLabels, Label, frame_member, open_drive, pack_drive, read_labels
 from pilotnet_sdnn.paths import DRIVE, PARAMS
-from pilotnet_sdnn.resizing import resize, resized_frames
 
 REAL = Path("../shared/data/udacity_ch2_001.zip")
 ROUND = 640  # frames
@@ -127,7 +127,7 @@ def compare_speed(drive: zipfile.ZipFile, labels: list[Label], rounds: int) -> N
 
 def peak_memory(count: int) -> None:
     """Linux only."""
-    images = [jpeg(image, quality=20) for image, _ in road.drive(100, seed=0)]
+    images = [jpeg(image, quality=20) for image, _ in synthetic.drive(100, seed=0)]
     with tempfile.TemporaryDirectory(dir=".") as folder:
         (path := Path(folder) / DRIVE).parent.mkdir(parents=True)
         pack_drive(path, ((f"{number}.jpg", images[number % 100], 0.0) for number in range(count)), "synthetic")
@@ -160,7 +160,7 @@ def main() -> None:
         path = arguments.drive
         if not path.exists():
             path = Path(folder) / "drive.zip"
-            made = enumerate(road.drive(1000, seed=0))
+            made = enumerate(synthetic.drive(1000, seed=0))
             pack_drive(
                 path, ((f"{number}.jpg", jpeg(image), degrees) for number, (image, degrees) in made), "synthetic"
             )

@@ -5,11 +5,11 @@ import time
 
 from PIL import Image
 
-from pilotnet_sdnn import road
+from pilotnet_sdnn.drive import synthetic
 
 FRAMES = 1000
 
 start = time.process_time()
-for image, _ in road.drive(FRAMES, seed=0):
+for image, _ in synthetic.drive(FRAMES, seed=0):
     Image.fromarray(image).save(io.BytesIO(), "JPEG", quality=90)
 print(f"{FRAMES / (time.process_time() - start):.0f} frames/s")

@@ -28,12 +28,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from pilotnet_sdnn import frames as store
-from pilotnet_sdnn import kernels, road
-from pilotnet_sdnn.ann import CONVOLUTIONS, images, ordinary_network
-from pilotnet_sdnn.network import Network, event_rate_loss, normalise
-from pilotnet_sdnn.resizing import resize
-from pilotnet_sdnn.training import FlatRAdam
+from pilotnet_sdnn.dataset import store
+from pilotnet_sdnn.dataset.resizing import resize
+from pilotnet_sdnn.drive import synthetic
+from pilotnet_sdnn.sdnn import kernels
+from pilotnet_sdnn.sdnn.ann import CONVOLUTIONS, ann_baseline, images
+from pilotnet_sdnn.sdnn.network import Network, event_rate_loss, normalise
+from pilotnet_sdnn.sdnn.training import FlatRAdam
 
 BATCH, SEQUENCE = 8, 16
 NOTEBOOK_FRAMES, NOTEBOOK_EPOCHS = 45_406, 200
@@ -45,7 +46,7 @@ Side = Callable[[Tensor], Callable[[], object]]  # given sequences of frames, se
 def drive(path: Path | None) -> Tensor:
     """Sequences of frames (N, 16, 33, 100, 3), uint8."""
     if path is None:
-        frames = np.stack([resize(Image.fromarray(image)) for image, _ in road.drive(40 * SEQUENCE, seed=0)])
+        frames = np.stack([resize(Image.fromarray(image)) for image, _ in synthetic.drive(40 * SEQUENCE, seed=0)])
     else:
         frames = store.read_frames(path).frames[: 320 * SEQUENCE]
     return torch.from_numpy(frames[: len(frames) // SEQUENCE * SEQUENCE]).view(-1, SEQUENCE, *store.FRAME_SHAPE)
@@ -112,7 +113,7 @@ class TutorialDataset(Dataset):
 
     def __init__(self) -> None:
         self.pictures = []
-        for image, _ in road.drive(PICTURES, seed=0):
+        for image, _ in synthetic.drive(PICTURES, seed=0):
             self.pictures.append(io.BytesIO())
             Image.fromarray(image).save(self.pictures[-1], "JPEG", quality=90)
         self.transform = transforms.Compose([
@@ -170,12 +171,12 @@ def train_stock(videos: Tensor) -> Callable[[], None]:
 def train_fast(videos: Tensor, kind: str) -> Callable[[], None]:
     network = Network()
     kernels.choose(kind, torch.device("cpu"))
-    step = trainer(partial(fast_forward, network, kind), FlatRAdam(network.learned(), 0.001, 1e-5))
+    step = trainer(partial(fast_forward, network, kind), FlatRAdam(network.trainable_parameters(), 0.001, 1e-5))
     return lambda: step(videos[:BATCH])
 
 
 def train_ordinary(videos: Tensor) -> Callable[[], None]:
-    network = ordinary_network()
+    network = ann_baseline()
     step, x = trainer(lambda x: (network(x), torch.zeros(())), stock_radam(network)), images(videos[:BATCH])
     return lambda: step(x)
 
@@ -211,7 +212,7 @@ def loop_stock(videos: Tensor, workers: int) -> Callable[[], None]:
 def loop_fast(videos: Tensor) -> Callable[[], None]:
     """As many iterations, from packed frames."""
     network = Network()
-    step = trainer(partial(fast_forward, network, "native"), FlatRAdam(network.learned(), 0.001, 1e-5))
+    step = trainer(partial(fast_forward, network, "native"), FlatRAdam(network.trainable_parameters(), 0.001, 1e-5))
 
     def epoch() -> None:
         for _ in range(LOOP):

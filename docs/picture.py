@@ -9,10 +9,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from pilotnet_sdnn.archive import read_member
-from pilotnet_sdnn.drive import decode_frame, frame_member, open_drive, origin, read_labels
+from pilotnet_sdnn.drive.archives import read_member
+from pilotnet_sdnn.drive.labels import decode_frame, frame_member, open_drive, origin, read_labels
+from pilotnet_sdnn.drive.synthetic import FRAME_RATE
 from pilotnet_sdnn.paths import DRIVE, EVALUATION_METRICS, OPERATIONS_METRICS, OPERATIONS_PLOT, STEERING_PLOT
-from pilotnet_sdnn.road import FRAME_RATE
 
 PICTURE = Path(__file__).with_name("picture.png")
 SHOWN = (60, 200, 340, 480)  # frames of the steering plot

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from clone import TINY, Clone
 from hypothesis import settings
 
-from pilotnet_sdnn import sources
-from pilotnet_sdnn.network import Network, Outcome, normalise
+from pilotnet_sdnn.drive import sources
+from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, normalise
 
 settings.register_profile("suite", derandomize=True, max_examples=150, deadline=None)  # the same examples every time
 settings.load_profile("suite")
@@ -52,7 +52,7 @@ def drifting_noise(sequences: int, frames: int) -> torch.Tensor:
     return (first + change).clamp(max=255).to(torch.uint8)
 
 
-def trained_network(videos: torch.Tensor, penalty: Callable[[Network, Outcome], torch.Tensor]) -> Network:
+def trained_network(videos: torch.Tensor, penalty: Callable[[Network, NetworkOutput], torch.Tensor]) -> Network:
     """A network after a few optimizer steps on angles of one radian and a penalty of what it sends."""
     torch.manual_seed(1)
     network = Network()

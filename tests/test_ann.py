@@ -6,19 +6,19 @@ import torch
 from clone import TINY, Clone
 from torch.utils.flop_counter import FlopCounterMode
 
-from pilotnet_sdnn.ann import images, ordinary_network, predict
-from pilotnet_sdnn.events import layers
-from pilotnet_sdnn.network import Network
+from pilotnet_sdnn.measure.operations import layers
+from pilotnet_sdnn.sdnn.ann import ann_baseline, images, predict
+from pilotnet_sdnn.sdnn.network import Network
 
 
 def test_has_the_macs_that_the_sigma_delta_network_is_compared_with():
     with FlopCounterMode(display=False) as counter:
-        ordinary_network()(torch.zeros(1, 3, 33, 100))
+        ann_baseline()(torch.zeros(1, 3, 33, 100))
     assert counter.get_total_flops() / 2 == sum(layer.macs for layer in layers(Network()))
 
 
 def test_predicts_each_frame_by_itself():
-    network, frames = ordinary_network().eval(), torch.randint(0, 256, (2, 3, 33, 100, 3), dtype=torch.uint8)
+    network, frames = ann_baseline().eval(), torch.randint(0, 256, (2, 3, 33, 100, 3), dtype=torch.uint8)
     expected = [[network(images(frames[i : i + 1, t : t + 1])).item() for t in range(3)] for i in range(2)]
     torch.testing.assert_close(predict(network, frames), torch.tensor(expected))
 
@@ -28,7 +28,7 @@ def test_is_trained_and_measured_by_the_pipeline(tmp_path):
     clone.run("dvc", "repro", "train_ann")
     metrics = json.loads((clone.path / "metrics/ann.json").read_text())
     assert metrics["ann_mse"] > 0 and metrics["ann_r2"] <= 1
-    ordinary_network().load_state_dict(torch.load(clone.path / "models/ann.pt"))
+    ann_baseline().load_state_dict(torch.load(clone.path / "models/ann.pt"))
 
 
 def test_is_not_trained_when_not_asked_for(tmp_path):

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from clone import ROOT, TINY, Clone
 
-from pilotnet_sdnn.checkpoint import checkpoint_path
-from pilotnet_sdnn.lock import locked_stages
 from pilotnet_sdnn.params import load_params
+from pilotnet_sdnn.sdnn.checkpoint import checkpoint_path
+from pilotnet_sdnn.team.lock import locked_stages
 
 TRAIN = (sys.executable, "-m", "pilotnet_sdnn.stages.train")
 

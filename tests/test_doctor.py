@@ -16,7 +16,7 @@ from clone import TINY, Clone
 from dvc.utils.hydra import apply_overrides
 
 from pilotnet_sdnn.commands.doctor import is_healthy
-from pilotnet_sdnn.remains import living
+from pilotnet_sdnn.team.recovery import living
 
 DEAD = 2**22 - 1  # no process has the last number there is
 

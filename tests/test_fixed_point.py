@@ -8,11 +8,11 @@ import pytest
 import torch
 from conftest import drifting_noise, trained_network
 
-from pilotnet_sdnn.deployment import agreement, first_difference, netx_messages
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.fixed_point import ONE, encode, read_network, run, start_state, zero_state
-from pilotnet_sdnn.lava import simulate_fixed_point
-from pilotnet_sdnn.network import Network, Outcome, export_hdf5, normalise, synops_loss
+from pilotnet_sdnn.loihi.comparison import agreement, first_difference, netx_messages
+from pilotnet_sdnn.loihi.fixed_point import ONE, encode, read_network, run, start_state, zero_state
+from pilotnet_sdnn.sdnn.lava import simulate_fixed_point
+from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, export_hdf5, normalise, synops_loss
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def videos() -> torch.Tensor:
 def trained(videos) -> Network:
     """A network after a few optimizer steps that make it sparse, with thresholds that moved."""
 
-    def penalty(network: Network, outcome: Outcome) -> torch.Tensor:
+    def penalty(network: Network, outcome: NetworkOutput) -> torch.Tensor:
         return 0.1 * synops_loss(outcome.rates, network.thresholds, torch.ones(8))
 
     return trained_network(videos, penalty).eval()

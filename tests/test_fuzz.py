@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pilotnet_sdnn import sources
-from pilotnet_sdnn.archive import FolderArchive
-from pilotnet_sdnn.drive import (
+from pilotnet_sdnn.drive import sources
+from pilotnet_sdnn.drive.archives import FolderArchive
+from pilotnet_sdnn.drive.labels import (
     BadLabels,
     decode_frame,
     decode_text,
@@ -27,8 +27,8 @@ from pilotnet_sdnn.drive import (
     read_member,
     segments,
 )
+from pilotnet_sdnn.drive.layouts import Reading, read_layout
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.layouts import Reading, read_layout
 
 MEMORY = 200 * 2**20  # bytes that nothing a fuzzer finds may need
 LONG = settings(max_examples=2_000, derandomize=False, deadline=None)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pilotnet_sdnn import road
-from pilotnet_sdnn.alignment import align, cannot_tell, turning, warnings
-from pilotnet_sdnn.drive import open_drive, parse_labels, radians, read_labels
-from pilotnet_sdnn.frames import Frames
-from pilotnet_sdnn.overview import curves, draw, drive_metrics, jumps
-from pilotnet_sdnn.resizing import resized_frames
+from pilotnet_sdnn.dataset.alignment import align, cannot_tell, turning, warnings
+from pilotnet_sdnn.dataset.overview import curves, draw, drive_metrics, jumps
+from pilotnet_sdnn.dataset.resizing import resized_frames
+from pilotnet_sdnn.dataset.store import Frames
+from pilotnet_sdnn.drive import synthetic
+from pilotnet_sdnn.drive.labels import open_drive, parse_labels, radians, read_labels
 
 
 def smooth(rng: np.random.Generator, length: int, over: int) -> np.ndarray:
@@ -164,7 +164,7 @@ def test_real_drive(real_drive):
 
 @pytest.mark.slow
 def test_synthetic_drive():
-    images, degrees = zip(*road.drive(1300, seed=3), strict=True)
+    images, degrees = zip(*synthetic.drive(1300, seed=3), strict=True)
     packed = np.stack([np.asarray(Image.fromarray(image).resize((100, 33))) for image in images])
     zeros = np.zeros(len(degrees))
     prove(Frames(packed, np.radians(degrees), zeros, np.arange(len(degrees)), "synthetic road", 0))

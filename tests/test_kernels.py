@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pilotnet_sdnn import kernels
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.lava import slayer
-from pilotnet_sdnn.network import Network, Outcome, event_rate_loss, normalise
+from pilotnet_sdnn.sdnn import kernels
+from pilotnet_sdnn.sdnn.lava import slayer
+from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, event_rate_loss, normalise
 
 CPU = torch.device("cpu")
 KINDS = ("native", "torch")
@@ -38,11 +38,11 @@ def drive(sequences: int, length: int, seed: int = 0) -> Tensor:
     return frames.clamp(0, 1).mul(255).byte().permute(0, 1, 3, 4, 2).contiguous()
 
 
-def stock(network: Network, frames: Tensor) -> Outcome:
+def stock(network: Network, frames: Tensor) -> NetworkOutput:
     return network(normalise(frames))
 
 
-def train(network: Network, forward: Callable[[Network, Tensor], Outcome], iterations: int) -> list[float]:
+def train(network: Network, forward: Callable[[Network, Tensor], NetworkOutput], iterations: int) -> list[float]:
     """The losses of some training iterations, from fixed data and a fixed seed."""
     torch.manual_seed(1)
     optimizer = torch.optim.RAdam(network.parameters(), lr=0.003, weight_decay=1e-5)
@@ -70,13 +70,13 @@ def trained_state() -> dict[str, Tensor]:
 
 
 class Pass(NamedTuple):
-    outcome: Outcome
+    outcome: NetworkOutput
     loss: Tensor
     gradients: dict[str, Tensor]
     running_means: list[Tensor]
 
 
-def forward_and_backward(network: Network, outcome: Outcome) -> Pass:
+def forward_and_backward(network: Network, outcome: NetworkOutput) -> Pass:
     target = torch.linspace(-1, 1, outcome.angles.numel()).view_as(outcome.angles).to(outcome.angles)
     loss = F.mse_loss(outcome.angles, target) + 0.01 * event_rate_loss(outcome.rates, 0.01)
     network.zero_grad()
@@ -86,13 +86,13 @@ def forward_and_backward(network: Network, outcome: Outcome) -> Pass:
 
 
 def assert_equals_stock(network: Network, frames: Tensor, kinds: Iterable[str] = KINDS) -> None:
-    """Outcome and loss are lava-dl's to the bit.
+    """NetworkOutput and loss are lava-dl's to the bit.
 
     Gradients are within a relative norm of 2e-5 of what lava-dl computes in float64, or near it as lava-dl
     is in float32. A threshold's is one sum of thousands of terms that nearly cancel: 2e-4, as lava-dl's own.
     """
 
-    def passes(forward: Callable[[Network, Tensor], Outcome], precision: torch.dtype = torch.float32) -> Pass:
+    def passes(forward: Callable[[Network, Tensor], NetworkOutput], precision: torch.dtype = torch.float32) -> Pass:
         fresh = copy.deepcopy(network).to(precision)
         torch.manual_seed(7)  # dropout
         return forward_and_backward(fresh, forward(fresh, frames))
@@ -101,7 +101,7 @@ def assert_equals_stock(network: Network, frames: Tensor, kinds: Iterable[str] =
     exact = passes(lambda fresh, frames: fresh(normalise(frames).double()), torch.float64)
     for kind in kinds:
         actual = passes(partial(kernels.run, kernels=kind))
-        for field in Outcome._fields:
+        for field in NetworkOutput._fields:
             assert torch.equal(getattr(actual.outcome, field), getattr(expected.outcome, field)), f"{kind}: {field}"
         assert torch.equal(actual.loss, expected.loss), kind
         assert actual.gradients.keys() == expected.gradients.keys(), kind
@@ -139,7 +139,7 @@ def test_equals_lava_dl_with_other_convolutions() -> None:
     network.blocks[3] = conv(neuron, 36, 64, 1, stride=2, **weights)  # (64, 3, 9)
     network.blocks[4] = conv(neuron, 64, 40, 3, stride=(1, 3), padding=(3, 1), **weights)  # (40, 7, 3)
     network.blocks[6] = slayer.block.sigma_delta.Dense(neuron, 40 * 7 * 3, 100, **weights)
-    network.settle()
+    network.initialise_shapes()
     assert_equals_stock(network, drive(2, 5))
 
 

@@ -4,7 +4,7 @@ import multiprocessing
 
 import numpy as np
 
-from pilotnet_sdnn.lava import simulate_fixed_point
+from pilotnet_sdnn.sdnn.lava import simulate_fixed_point
 
 
 def test_netx_reproduces_the_shipped_pilotnet_exactly(ground_truth):

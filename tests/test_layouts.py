@@ -7,9 +7,9 @@ import pytest
 from clone import TINY, Clone
 from drives import JPEG, one_line, write_folder, write_zip
 
-from pilotnet_sdnn import sources
-from pilotnet_sdnn.drive import BadLabels, open_drive, origin, read_labels, segments
-from pilotnet_sdnn.layouts import Reading
+from pilotnet_sdnn.drive import sources
+from pilotnet_sdnn.drive.labels import BadLabels, open_drive, origin, read_labels, segments
+from pilotnet_sdnn.drive.layouts import Reading
 
 FRAMES = {f"{i}.jpg": JPEG + bytes([i]) for i in range(4)}  # bytes after its end do not harm a JPEG
 DEGREES = [0, -12.5, 501.78, 3]

@@ -7,9 +7,9 @@ import tutorial
 from conftest import drifting_noise, trained_network
 
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.events import layers
-from pilotnet_sdnn.lava import simulate_fixed_point
-from pilotnet_sdnn.network import (
+from pilotnet_sdnn.measure.operations import layers
+from pilotnet_sdnn.sdnn.lava import simulate_fixed_point
+from pilotnet_sdnn.sdnn.network import (
     Network,
     event_rate_loss,
     export_hdf5,
@@ -105,7 +105,7 @@ def test_export_after_load_equals_export_after_training(trained, tmp_path):
 def test_exported_weights_are_the_trained_ones(trained, tmp_path):
     """Also those of the readout, of which stock lava-dl exports what was computed last."""
     export_hdf5(trained, tmp_path / "network.net")
-    trained.settle()  # lava-dl normalises weights in the forward pass
+    trained.initialise_shapes()  # lava-dl normalises weights in the forward pass
     with h5py.File(tmp_path / "network.net") as file:
         for number in (1, 4, 6, 9):
             synapse = trained.blocks[number].synapse

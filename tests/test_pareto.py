@@ -11,8 +11,8 @@ import pytest
 from clone import TINY, Clone
 from PIL import Image
 
-from pilotnet_sdnn.experiments import Run, read_runs
-from pilotnet_sdnn.pareto import comparable, draw, labels, on_front, pareto_front, save
+from pilotnet_sdnn.team.experiments import Run, read_runs
+from pilotnet_sdnn.team.pareto import comparable, draw, labels, on_front, pareto_front, save
 
 
 def run(name: str, mse: float = 0.01, synops: float = 1e5, test_frames=(320, 0.1), **params: object) -> Run:

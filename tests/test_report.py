@@ -12,11 +12,11 @@ import pytest
 from clone import Clone
 from PIL import Image
 
-from pilotnet_sdnn.charts import Chart, changed_charts
 from pilotnet_sdnn.commands.report import main, write_report
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.limits import Change, Limit, Limits, load_limits
-from pilotnet_sdnn.revisions import merge_base, stale_stages
+from pilotnet_sdnn.team.charts import Chart, changed_charts
+from pilotnet_sdnn.team.limits import Change, Limit, Limits, load_limits
+from pilotnet_sdnn.team.revisions import merge_base, stale_stages
 
 EVALUATION = Path("metrics/evaluation.json")
 
@@ -160,7 +160,7 @@ def test_images_are_shown_side_by_side(clone):
 
 def test_charts_that_neither_side_has_are_left_out(monkeypatch):
     """As dvc gives a plot of dvc.yaml whose stage never ran."""
-    monkeypatch.setattr("pilotnet_sdnn.charts.dvc_json", lambda *_: {"data": {"deployment": []}})
+    monkeypatch.setattr("pilotnet_sdnn.team.charts.dvc_json", lambda *_: {"data": {"deployment": []}})
     assert changed_charts("HEAD") == ([], [])
 
 

@@ -19,11 +19,11 @@ import simplejpeg
 from drives import encoded
 from PIL import Image
 
-from pilotnet_sdnn.drive import decode_frame, pack_drive
+from pilotnet_sdnn.dataset.resizing import decode
+from pilotnet_sdnn.dataset.store import read_frames
+from pilotnet_sdnn.drive.labels import decode_frame, pack_drive
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.frames import read_frames
 from pilotnet_sdnn.paths import DRIVE, FRAMES
-from pilotnet_sdnn.resizing import decode
 from pilotnet_sdnn.stages import resize as stage
 
 ROOT = Path(__file__).parents[1]

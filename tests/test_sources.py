@@ -8,14 +8,14 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 
 import pytest
 
-from pilotnet_sdnn import download, sources
-from pilotnet_sdnn.drive import open_drive, read_labels
+from pilotnet_sdnn.drive import http, sources
+from pilotnet_sdnn.drive.labels import open_drive, read_labels
 from pilotnet_sdnn.errors import UserError
 
 
 @pytest.fixture(autouse=True)
 def own_cache_and_no_patience(tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "RETRIES", 0)
+    monkeypatch.setattr(http, "RETRIES", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

@@ -8,8 +8,16 @@ import torch
 from torch import Tensor
 
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.network import Network, Outcome, event_rate_loss, normalise
-from pilotnet_sdnn.training import FlatRAdam, Statistics, Training, batches, learning_rate, measure_epoch, train_epoch
+from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, event_rate_loss, normalise
+from pilotnet_sdnn.sdnn.training import (
+    FlatRAdam,
+    Statistics,
+    Training,
+    batches,
+    learning_rate,
+    measure_epoch,
+    train_epoch,
+)
 
 
 @pytest.fixture
@@ -23,10 +31,10 @@ def drive() -> tuple[np.ndarray, np.ndarray]:
 def start() -> Training:
     torch.manual_seed(0)
     network = Network()
-    return Training(network, FlatRAdam(network.learned(), lr=0.01, weight_decay=1e-5))
+    return Training(network, FlatRAdam(network.trainable_parameters(), lr=0.01, weight_decay=1e-5))
 
 
-def forward(network: Network, frames: Tensor) -> Outcome:
+def forward(network: Network, frames: Tensor) -> NetworkOutput:
     """lava-dl's own blocks, by way of the network."""
     return network(normalise(frames))
 
@@ -82,8 +90,8 @@ def test_restored_between_two_steps_it_goes_on_to_the_same_bits(drive, tmp_path)
 
 def test_statistics_weigh_the_frames_of_a_short_batch_like_the_others():
     statistics = Statistics()
-    statistics.add(1.0, Outcome(torch.zeros(3, 4), torch.zeros(9), torch.full((8,), 9)))
-    statistics.add(5.0, Outcome(torch.zeros(1, 4), torch.zeros(9), torch.full((8,), 3)))
+    statistics.add(1.0, NetworkOutput(torch.zeros(3, 4), torch.zeros(9), torch.full((8,), 9)))
+    statistics.add(5.0, NetworkOutput(torch.zeros(1, 4), torch.zeros(9), torch.full((8,), 3)))
     assert statistics.mse == (3 * 1.0 + 1 * 5.0) / 4
     assert statistics.events_per_frame == (8 * 9 + 8 * 3) / (3 * 3 + 1 * 3)
 

@@ -11,10 +11,10 @@ from clone import Clone
 from PIL import Image, ImageDraw
 
 from pilotnet_sdnn.commands import video as command
-from pilotnet_sdnn.events import count_activity
-from pilotnet_sdnn.frames import Split
-from pilotnet_sdnn.network import Network
-from pilotnet_sdnn.video import Moment, Scene, draw_wheels, tiled, watch
+from pilotnet_sdnn.dataset.store import Split
+from pilotnet_sdnn.measure.operations import count_activity
+from pilotnet_sdnn.sdnn.network import Network
+from pilotnet_sdnn.video.scenes import Moment, Scene, draw_wheels, tiled, watch
 
 
 @pytest.fixture

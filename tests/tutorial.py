@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from pilotnet_sdnn.lava import slayer
+from pilotnet_sdnn.sdnn.lava import slayer
 
 
 def event_rate_loss(x, max_rate=0.01):

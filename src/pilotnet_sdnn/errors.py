@@ -17,7 +17,7 @@ def one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def reported() -> Iterator[None]:
+def exit_on_error() -> Iterator[None]:
     """Turn a `UserError`, a disk that refuses or Ctrl-C into one line on stderr and exit code 1.
 
     DVC takes that as a failed stage and records nothing.

@@ -10,8 +10,8 @@ import psutil
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 
-from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, one_line, reported
-from pilotnet_sdnn.remains import Finding, command_of, living, orphan_processes, orphans, remains
+from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, exit_on_error, one_line
+from pilotnet_sdnn.team.recovery import Finding, command_of, living, orphan_processes, orphans, remains
 
 PATIENCE = 60  # seconds for an orphan to write its checkpoint and end
 
@@ -22,7 +22,7 @@ def main() -> None:
     )
     parser.add_argument("--fix", action="store_true", help="mend everything that can be; else each is asked for")
     fix = parser.parse_args().fix
-    with reported():
+    with exit_on_error():
         try:
             root = Path(Repo.find_root()).resolve()
         except NotDvcRepoError:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pilotnet_sdnn.errors import UserError, reported
-from pilotnet_sdnn.experiments import LeftOut, Run, read_runs
+from pilotnet_sdnn.errors import UserError, exit_on_error
 from pilotnet_sdnn.files import write_csv
-from pilotnet_sdnn.pareto import comparable, differing, draw, labels, on_front, save, title
+from pilotnet_sdnn.team.experiments import LeftOut, Run, read_runs
+from pilotnet_sdnn.team.pareto import comparable, differing, draw, labels, on_front, save, title
 
 QUEUE = "uv run dvc exp run --queue -S 'lam=0.01,0.05' -S 'threshold=0.05,0.1', then uv run dvc queue start"
 
@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="sdnn-pareto", description=__doc__.partition(":")[0])
     parser.add_argument("folder", nargs="?", type=Path, default=Path("pareto"), help="for the picture and the table")
     folder = parser.parse_args().folder
-    with reported():
+    with exit_on_error():
         runs, left_out = read_runs()
         if not runs:
             raise UserError(f"no finished runs{_listed(left_out)}; make some: {QUEUE}")

@@ -4,15 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from pilotnet_sdnn.charts import Chart, changed_charts
-from pilotnet_sdnn.errors import reported
-from pilotnet_sdnn.files import whole, write_text
-from pilotnet_sdnn.limits import LIMITS, Limits, load_limits
-from pilotnet_sdnn.lock import locked_drive, locked_stages
+from pilotnet_sdnn.errors import exit_on_error
+from pilotnet_sdnn.files import atomic_write, write_text
 from pilotnet_sdnn.params import read_mapping
 from pilotnet_sdnn.paths import LOCK, PARAMS
-from pilotnet_sdnn.report import Comparison, Versions, failures, render
-from pilotnet_sdnn.revisions import (
+from pilotnet_sdnn.team.charts import Chart, changed_charts
+from pilotnet_sdnn.team.limits import LIMITS, Limits, load_limits
+from pilotnet_sdnn.team.lock import locked_drive, locked_stages
+from pilotnet_sdnn.team.report import Comparison, Versions, failures, render
+from pilotnet_sdnn.team.revisions import (
     file_at,
     git,
     locked_versions,
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("base", nargs="?", default="main", help="branch, tag or commit; compared is the merge base")
     parser.add_argument("--gate", action="store_true", help=f"exit with 1 if {LIMITS} or a stale dvc.lock says so")
     arguments = parser.parse_args()
-    with reported():
+    with exit_on_error():
         limits = load_limits()
         comparison = compare(arguments.base, limits)
         write_report(render(comparison, limits, PICTURES.name), comparison.charts)
@@ -83,7 +83,7 @@ def write_report(text: str, charts: list[Chart]) -> None:
     So report.md has its pictures whenever this is cut off.
     """
     for chart in charts:
-        with whole(PICTURES / chart.file_name) as temporary:
+        with atomic_write(PICTURES / chart.file_name) as temporary:
             temporary.write_bytes(chart.png)
     write_text(REPORT, text)
     shown = {chart.file_name for chart in charts}

@@ -10,8 +10,8 @@ from dvc.config import NoRemoteError
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 
-from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, reported
-from pilotnet_sdnn.sharing import pull, push
+from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, exit_on_error
+from pilotnet_sdnn.team.sharing import pull, push
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("action", choices=["push", "pull"], help="send what the remote lacks, or fetch what is new")
     parser.add_argument("-r", "--remote", help="name of the DVC remote, if not the default one")
     arguments = parser.parse_args()
-    with reported():
+    with exit_on_error():
         share(arguments.action, arguments.remote)
 
 

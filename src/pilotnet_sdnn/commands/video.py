@@ -8,17 +8,17 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from pilotnet_sdnn.archive import read_member
-from pilotnet_sdnn.drive import BadLabels, decode_frame, frame_member, labels_name, open_drive, read_labels
-from pilotnet_sdnn.errors import UserError, reported
-from pilotnet_sdnn.events import layers
-from pilotnet_sdnn.frames import Split, read_frames, sequences, split_sequences, stretch_with_most
-from pilotnet_sdnn.network import load_network
+from pilotnet_sdnn.dataset.store import Split, read_frames, sequences, split_sequences, stretch_with_most
+from pilotnet_sdnn.drive.archives import read_member
+from pilotnet_sdnn.drive.labels import BadLabels, decode_frame, frame_member, labels_name, open_drive, read_labels
+from pilotnet_sdnn.drive.synthetic import FRAME_RATE
+from pilotnet_sdnn.errors import UserError, exit_on_error
+from pilotnet_sdnn.measure.operations import layers
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import DRIVE, FRAMES, NETWORK
 from pilotnet_sdnn.progress import progress
-from pilotnet_sdnn.road import FRAME_RATE
-from pilotnet_sdnn.video import KINDS, Moment, Scene, pictures, watch, write_video
+from pilotnet_sdnn.sdnn.network import load_network
+from pilotnet_sdnn.video.scenes import KINDS, Moment, Scene, pictures, watch, write_video
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30, help="length (30)")
     parser.add_argument("--running", action="store_true", help="state goes on, as behind a camera, over all sequences")
     arguments = parser.parse_args()
-    with reported():
+    with exit_on_error():
         if arguments.file.suffix not in KINDS:
             raise UserError(f"{arguments.file}: a video ends with {' or '.join(KINDS)}")
         params = load_params()

@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 
-from pilotnet_sdnn.errors import reported
-from pilotnet_sdnn.events import (
+from pilotnet_sdnn.errors import exit_on_error
+from pilotnet_sdnn.files import write_csv, write_metrics, write_text
+from pilotnet_sdnn.measure.operations import (
     Activity,
     Energy,
     exact_operations,
@@ -13,11 +14,10 @@ from pilotnet_sdnn.events import (
     operations_report,
     published_operations,
 )
-from pilotnet_sdnn.files import write_csv, write_metrics, write_text
-from pilotnet_sdnn.metrics import steering_metrics
-from pilotnet_sdnn.network import load_network
+from pilotnet_sdnn.measure.steering import steering_metrics
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import ACTIVITY, ANN_METRICS, NETWORK, OPERATIONS_METRICS, OPERATIONS_PLOT, OPERATIONS_TABLE
+from pilotnet_sdnn.sdnn.network import load_network
 
 
 def main() -> None:
@@ -44,5 +44,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with reported():
+    with exit_on_error():
         main()

@@ -1,11 +1,11 @@
 """Bring the drives that `source` names to data/raw/driving_dataset.zip."""
 
-from pilotnet_sdnn.drive import BadLabels, labels_name, odd_shapes, open_drive, origin, read_labels
-from pilotnet_sdnn.errors import reported
-from pilotnet_sdnn.layouts import Reading
+from pilotnet_sdnn.drive.labels import BadLabels, labels_name, odd_shapes, open_drive, origin, read_labels
+from pilotnet_sdnn.drive.layouts import Reading
+from pilotnet_sdnn.drive.sources import fetch
+from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import DRIVE
-from pilotnet_sdnn.sources import fetch
 
 
 def main() -> None:
@@ -23,5 +23,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with reported():
+    with exit_on_error():
         main()

@@ -3,12 +3,11 @@
 import numpy as np
 import torch
 
-from pilotnet_sdnn.errors import reported
-from pilotnet_sdnn.events import Activity, count_activity
-from pilotnet_sdnn.files import whole, write_csv, write_metrics, write_text
-from pilotnet_sdnn.frames import read_frames, sequences, split_sequences, stretch_with_most
-from pilotnet_sdnn.metrics import event_metrics, steering_metrics, training_metrics
-from pilotnet_sdnn.network import load_network
+from pilotnet_sdnn.dataset.store import read_frames, sequences, split_sequences, stretch_with_most
+from pilotnet_sdnn.errors import exit_on_error
+from pilotnet_sdnn.files import atomic_write, write_csv, write_metrics, write_text
+from pilotnet_sdnn.measure.operations import Activity, count_activity
+from pilotnet_sdnn.measure.steering import event_metrics, steering_metrics, training_metrics
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import (
     ACTIVITY,
@@ -22,6 +21,7 @@ from pilotnet_sdnn.paths import (
     TRAINING_PLOT,
 )
 from pilotnet_sdnn.progress import progress
+from pilotnet_sdnn.sdnn.network import load_network
 
 BATCH = 8  # sequences at a time; the results do not depend on it
 STRETCH = 600  # frames in the steering plot, 30 seconds of a 20 Hz camera
@@ -41,7 +41,7 @@ def main() -> None:
 
     test = np.sort(split.test)
     activity = measure(test, "test sequences")
-    with whole(ACTIVITY) as temporary, temporary.open("wb") as file:
+    with atomic_write(ACTIVITY) as temporary, temporary.open("wb") as file:
         np.savez(file, origin=drive.origin, sequences=test, labels=labels[test], **activity._asdict())
 
     steering, events = steering_metrics(labels[test], activity.angles), event_metrics(activity)
@@ -68,5 +68,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with reported():
+    with exit_on_error():
         main()

@@ -1,8 +1,8 @@
 """Export the best network as HDF5 for Loihi 2."""
 
-from pilotnet_sdnn.errors import reported
-from pilotnet_sdnn.network import export_hdf5, load_network
+from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.paths import EXPORTED_NETWORK, NETWORK
+from pilotnet_sdnn.sdnn.network import export_hdf5, load_network
 
 
 def main() -> None:
@@ -11,5 +11,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with reported():
+    with exit_on_error():
         main()

@@ -1,10 +1,10 @@
 """Look at the drive: do its labels and its frames belong together?"""
 
-from pilotnet_sdnn.alignment import align, cannot_tell, turning, warnings
-from pilotnet_sdnn.errors import reported
+from pilotnet_sdnn.dataset.alignment import align, cannot_tell, turning, warnings
+from pilotnet_sdnn.dataset.overview import curves, draw, drive_metrics, jumps
+from pilotnet_sdnn.dataset.store import read_frames
+from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv, write_metrics
-from pilotnet_sdnn.frames import read_frames
-from pilotnet_sdnn.overview import curves, draw, drive_metrics, jumps
 from pilotnet_sdnn.paths import DRIVE_METRICS, DRIVE_PICTURE, DRIVE_PLOT, FRAMES
 from pilotnet_sdnn.progress import progress
 
@@ -35,5 +35,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with reported():
+    with exit_on_error():
         main()

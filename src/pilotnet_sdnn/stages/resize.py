@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from pilotnet_sdnn.drive import (
+from pilotnet_sdnn.dataset.resizing import resized_frames
+from pilotnet_sdnn.dataset.store import Block, read_frames, write_frames
+from pilotnet_sdnn.drive.labels import (
     BadLabels,
     labels_name,
     labels_sha256,
@@ -17,12 +19,10 @@ from pilotnet_sdnn.drive import (
     read_labels,
     segments,
 )
-from pilotnet_sdnn.errors import reported
-from pilotnet_sdnn.frames import Block, read_frames, write_frames
+from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import DRIVE, FRAMES
 from pilotnet_sdnn.progress import progress
-from pilotnet_sdnn.resizing import resized_frames
 
 
 def main() -> None:
@@ -56,5 +56,5 @@ def shown(blocks: Iterable[Block], total: int) -> Iterator[Block]:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that no half file is left
-    with reported():
+    with exit_on_error():
         main()

@@ -8,19 +8,19 @@ from functools import partial
 import numpy as np
 import torch
 
-from pilotnet_sdnn import kernels
-from pilotnet_sdnn.augmentation import Augmentation, augment
-from pilotnet_sdnn.checkpoint import checkpoint_path, load_checkpoint, only_trainer, save_checkpoint
-from pilotnet_sdnn.errors import reported
-from pilotnet_sdnn.events import layers
+from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
+from pilotnet_sdnn.dataset.store import read_frames, sequences, split_sequences
+from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv
-from pilotnet_sdnn.frames import read_frames, sequences, split_sequences
 from pilotnet_sdnn.interrupts import StopRequest
-from pilotnet_sdnn.network import LAYERS, Network, event_rate_loss, synops_loss, write_tensors
+from pilotnet_sdnn.measure.operations import layers
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import FRAMES, NETWORK, TRAINING_LOG
 from pilotnet_sdnn.progress import progress
-from pilotnet_sdnn.training import (
+from pilotnet_sdnn.sdnn import kernels
+from pilotnet_sdnn.sdnn.checkpoint import checkpoint_path, load_checkpoint, only_trainer, save_checkpoint
+from pilotnet_sdnn.sdnn.network import LAYERS, Network, event_rate_loss, synops_loss, write_tensors
+from pilotnet_sdnn.sdnn.training import (
     FlatRAdam,
     Statistics,
     Training,
@@ -58,7 +58,7 @@ def main() -> None:
         dropout=params.dropout,
         weight_scale=params.weight_scale,
     ).to(device)
-    optimizer = FlatRAdam(network.learned(), lr=params.lr, weight_decay=params.weight_decay)
+    optimizer = FlatRAdam(network.trainable_parameters(), lr=params.lr, weight_decay=params.weight_decay)
     training = Training(network, optimizer)
 
     macs = torch.tensor([float(layer.macs) for layer in layers(network)[1:]], device=device)
@@ -124,5 +124,5 @@ def write_outputs(training: Training) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with reported():
+    with exit_on_error():
         main()

@@ -7,18 +7,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pilotnet_sdnn.ann import ordinary_network, predict
-from pilotnet_sdnn.augmentation import Augmentation, augment
-from pilotnet_sdnn.checkpoint import checkpoint_path, load_checkpoint, only_trainer, save_checkpoint
-from pilotnet_sdnn.errors import UserError, reported
+from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
+from pilotnet_sdnn.dataset.store import Sequences, read_frames, sequences, split_sequences
+from pilotnet_sdnn.errors import UserError, exit_on_error
 from pilotnet_sdnn.files import write_metrics
-from pilotnet_sdnn.frames import Sequences, read_frames, sequences, split_sequences
-from pilotnet_sdnn.metrics import steering_metrics
-from pilotnet_sdnn.network import write_tensors
+from pilotnet_sdnn.measure.steering import steering_metrics
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import ANN, ANN_METRICS, FRAMES
 from pilotnet_sdnn.progress import progress
-from pilotnet_sdnn.training import FlatRAdam, batches, learning_rate
+from pilotnet_sdnn.sdnn.ann import ann_baseline, predict
+from pilotnet_sdnn.sdnn.checkpoint import checkpoint_path, load_checkpoint, only_trainer, save_checkpoint
+from pilotnet_sdnn.sdnn.network import write_tensors
+from pilotnet_sdnn.sdnn.training import FlatRAdam, batches, learning_rate
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     amounts = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
     test = np.sort(split.test)
 
-    network = ordinary_network(params.dropout).to(device)
+    network = ann_baseline(params.dropout).to(device)
     optimizer = FlatRAdam(network.parameters(), lr=params.lr, weight_decay=params.weight_decay)
     done, best_mse, best = 0, math.inf, {}
 
@@ -90,5 +90,5 @@ def predictions(
 
 
 if __name__ == "__main__":
-    with reported():
+    with exit_on_error():
         main()

@@ -1,0 +1,288 @@
+"""The layouts that drives come in: which one a zip or a folder has, and its labels.
+
+| layout | file with the labels |
+|---|---|
+| Sully Chen 2017 | `data.txt`, lines `N.jpg degrees` |
+| Sully Chen 2018 | `data.txt`, lines `N.jpg degrees,date time`; the frames may be in `data/` |
+| Udacity simulator | `driving_log.csv`, steering from -1 to 1, frames `IMG/center_*.jpg` |
+| csv | any other, with the columns that `csv_columns` names |
+"""
+
+import csv
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from types import MappingProxyType
+from typing import NamedTuple
+
+from pilotnet_sdnn.drive.archives import Archive, inside, quoted
+from pilotnet_sdnn.drive.labels import (
+    FOLDER,
+    MAX_TIME,
+    BadLabels,
+    Label,
+    decode_text,
+    numbered_lines,
+    parse_degrees,
+    parse_labels,
+    parse_time,
+)
+from pilotnet_sdnn.errors import UserError
+
+Columns = Mapping[str, str | int | None]  # frame, angle and time -> name or position of the column, if there is one
+
+SULLY_CHEN = ("Sully Chen 2017", "Sully Chen 2018")
+SIMULATOR = "Udacity simulator"
+SIMULATOR_LOG = "driving_log.csv"
+SIMULATOR_COLUMNS: Columns = {"frame": 0, "angle": 3, "time": 0}  # center,left,right,steering,throttle,brake,speed
+UNITS = {"degrees": 1, "radians": 180 / math.pi, "-degrees": -1, "-radians": -180 / math.pi}
+NO_COLUMNS: Columns = MappingProxyType({"frame": None, "angle": None, "time": None})
+DEEPEST = 20  # folders of a path that are looked at
+
+
+class Reading(NamedTuple):
+    """How to read drives; see params.yaml."""
+
+    on_bad_frame: str = "error"
+    simulator_degrees: float = 25
+    csv_columns: Columns = NO_COLUMNS
+    csv_unit: str = "degrees"
+    max_gigabytes: float = 50
+
+
+class Table(NamedTuple):
+    """A csv with labels."""
+
+    archive: Archive
+    folder: str  # that it and its frames are in: "" or "x/"
+    name: str
+    columns: Columns
+
+
+class Drive(NamedTuple):
+    """The labels of a drive as it came."""
+
+    layout: str
+    folder: str  # of the archive, in which the labels' frames are: "" or "x/"
+    labels: list[Label]  # with nan degrees where the frame is to be left out
+    bad: BadLabels
+
+
+def read_layout(archive: Archive, reading: Reading, table: str | None = None) -> Drive:
+    """Find out the layout of a drive and read its labels.
+
+    Args:
+        archive: the zip or folder.
+        reading: how.
+        table: name of the csv with the labels, if it is known.
+
+    Raises:
+        UserError: there are no labels, or they cannot be read.
+    """
+    for folder in _folders(archive):
+        csvs = [name for name in archive.children(folder) if name.lower().endswith(".csv")]
+        tables = [name for name in ([table] if table else csvs) if archive.contains(folder + name)]
+        if tables and reading.csv_columns["frame"] is not None:
+            return _csv(archive, folder, _with_columns(archive, folder, tables, reading.csv_columns), reading)
+        if not table and archive.contains(f"{folder}data.txt"):
+            return _sully_chen(archive, folder, reading)
+        if SIMULATOR_LOG in tables:
+            return _simulator(archive, folder, reading)
+        if tables:
+            raise UserError(
+                f"{archive.where}: {folder}{tables[0]} is of no layout that is known by its name; say which of its "
+                f"columns are which, csv_columns: {{frame: ..., angle: ..., time: null}}; its first line is "
+                f"{_shown(_head(archive, folder + tables[0]))}"
+            )
+    found = ", ".join(map(quoted, archive.children("")[:5])) or "nothing"
+    raise UserError(
+        f"{archive.where}: no data.txt in it, nor in {FOLDER}/, no {SIMULATOR_LOG} and no other csv; found {found}"
+    )
+
+
+def _with_columns(archive: Archive, folder: str, tables: list[str], columns: Columns) -> str:
+    """The one csv of several whose header has the columns."""
+    if len(tables) == 1:
+        return tables[0]
+    names = {column for column in columns.values() if isinstance(column, str)}
+    having = [name for name in tables if names <= set(_head(archive, folder + name))]
+    if len(having) != 1:
+        found = ", ".join(map(quoted, tables[:5]))
+        raise UserError(
+            f"{archive.where}: {len(having)} of its csv files ({found}) have the columns of csv_columns; leave one "
+            "such file there, or give the path of one as source"
+        )
+    return having[0]
+
+
+def _head(archive: Archive, name: str) -> list[str]:
+    """The first record of a csv."""
+    where = f"{archive.where}: {name}"
+    return next(_rows(decode_text(archive.read(name), where), where), (0, []))[1]
+
+
+def _folders(archive: Archive) -> Iterator[str]:
+    """Where the labels may be: at the top, in driving_dataset/, or in the one folder around everything."""
+    folder = ""
+    for _ in range(3):
+        yield folder
+        if archive.contains(f"{folder}{FOLDER}/data.txt"):
+            yield f"{folder}{FOLDER}/"
+        around = [name for name in archive.children(folder) if name.endswith("/") and name[0] not in "._"]
+        if len(around) != 1:
+            return
+        folder += around[0]
+
+
+def _sully_chen(archive: Archive, folder: str, reading: Reading) -> Drive:
+    name = f"{folder}data.txt"
+    where = f"{archive.where}: {name}"
+    bad = BadLabels(where, reading.on_bad_frame)
+    labels = parse_labels(decode_text(archive.read(name), where), where, bad)
+    layout = SULLY_CHEN[any(label.time is not None for label in labels)]
+    if not archive.contains(folder + labels[0].frame) and archive.contains(f"{folder}data/{labels[0].frame}"):
+        folder += "data/"
+    for at, label in enumerate(labels):
+        if not math.isnan(label.degrees) and not archive.contains(folder + label.frame):
+            bad.add(label.line, f"no frame {quoted(folder + label.frame)}")
+            labels[at] = label._replace(degrees=math.nan)
+    return _usable(Drive(layout, folder, labels, bad))
+
+
+def _simulator(archive: Archive, folder: str, reading: Reading) -> Drive:
+    def degrees(steering: str) -> float:
+        angle = parse_degrees(steering, reading.simulator_degrees)
+        if abs(float(steering)) > 1:
+            raise ValueError(f"expected steering from -1 to 1, found {quoted(steering)}")
+        return angle
+
+    table = Table(archive, folder, SIMULATOR_LOG, SIMULATOR_COLUMNS)
+    return _read_table(table, SIMULATOR, reading, degrees, _simulator_time)
+
+
+def _simulator_time(frame: str) -> float | None:
+    """When a frame was taken, as `center_2016_12_01_13_30_48_287.jpg` tells."""
+    stamp = re.search(r"(\d{4})_(\d\d)_(\d\d)_(\d\d)_(\d\d)_(\d\d)_(\d{3})\.\w+$", frame, re.ASCII)
+    return parse_time("{}-{}-{} {}:{}:{}:{}".format(*stamp.groups())) if stamp else None
+
+
+def _csv(archive: Archive, folder: str, name: str, reading: Reading) -> Drive:
+    table = Table(archive, folder, name, reading.csv_columns)
+    return _read_table(
+        table, "csv", reading, lambda angle: parse_degrees(angle, UNITS[reading.csv_unit]), _date_or_number
+    )
+
+
+def _date_or_number(text: str) -> float:
+    """Seconds since 1970; a number too big for seconds is of milli-, micro- or nanoseconds."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        return parse_time(text)
+    while MAX_TIME < seconds < 1e20:
+        seconds /= 1000
+    if not 0 <= seconds <= MAX_TIME:
+        raise ValueError(f"expected a time, found {quoted(text)}")
+    return seconds
+
+
+def _read_table(
+    table: Table,
+    layout: str,
+    reading: Reading,
+    degrees: Callable[[str], float],
+    time: Callable[[str], float | None],
+) -> Drive:
+    """The labels in a csv.
+
+    Args:
+        table: the csv and its columns.
+        layout: its name.
+        reading: how to read it.
+        degrees: the angle of the steering wheel that a field tells.
+        time: the seconds since 1970 that a field tells.
+    """
+    archive, folder, name, columns = table
+    where = f"{archive.where}: {folder}{name}"
+    bad = BadLabels(where, reading.on_bad_frame)
+    rows = _rows(decode_text(archive.read(folder + name), where), where)
+    head = next(rows, (0, []))
+    at = _positions(columns, head[1], where)
+    if not _is_header(columns, head[1], at):
+        rows = chain([head], rows)
+    lines: dict[str, int] = {}  # of each frame
+
+    def label(line: int, fields: list[str]) -> Label:
+        if len(fields) != len(head[1]):
+            raise ValueError(f"expected {len(head[1])} columns as in the first line, found {len(fields)}")
+        frame = _located(archive, folder, fields[at["frame"]])
+        if lines.setdefault(frame, line) != line:
+            raise ValueError(f"{quoted(frame)} has a label already, on line {lines[frame]}")
+        return Label(frame, degrees(fields[at["angle"]]), line, time(fields[at["time"]]) if "time" in at else None)
+
+    labels = []
+    for line, fields in rows:
+        try:
+            labels.append(label(line, fields))
+        except ValueError as error:
+            bad.add(line, str(error))
+            labels.append(Label("?", math.nan, line))
+    return _usable(Drive(layout, folder, labels, bad))
+
+
+def _rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
+    """The records of a csv, one a line, with the numbers of the lines; none where a line is no record."""
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    for number, line in numbered_lines(text, where):
+        try:
+            yield number, [field.strip() for field in next(csv.reader([line], delimiter=delimiter))]
+        except csv.Error:  # a field without end
+            yield number, []
+
+
+def _positions(columns: Columns, head: list[str], where: str) -> dict[str, int]:
+    """Where in a record the frame, the angle and, if there is one, the time are."""
+    positions = {}
+    for what, column in columns.items():
+        if column is None:
+            continue
+        if column not in (head if isinstance(column, str) else range(len(head))):
+            raise UserError(f"{where}: no column {column!r}, the {what}, in it; its first line is {_shown(head)}")
+        positions[what] = head.index(column) if isinstance(column, str) else column
+    return positions
+
+
+def _is_header(columns: Columns, head: list[str], at: dict[str, int]) -> bool:
+    if any(isinstance(column, str) for column in columns.values()):
+        return True
+    try:
+        float(head[at["angle"]])
+    except ValueError:
+        return True
+    return False
+
+
+def _located(archive: Archive, folder: str, path: str) -> str:
+    """The name, below `folder`, of the frame that a csv calls `path`, perhaps as on the machine it was recorded on.
+
+    Raises:
+        ValueError: there is none.
+    """
+    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")][-DEEPEST:]
+    for name in [*("/".join(parts[start:]) for start in range(len(parts))), *(f"IMG/{part}" for part in parts[-1:])]:
+        if inside(name) and archive.contains(folder + name):
+            return name
+    raise ValueError(f"no frame {quoted(path)}")
+
+
+def _usable(drive: Drive) -> Drive:
+    drive.bad.check()
+    if all(math.isnan(label.degrees) for label in drive.labels):
+        reason = f"; {drive.bad}" if drive.bad.count else ""
+        raise UserError(f"{drive.bad.where}: not one of its lines is a label with a frame{reason}")
+    return drive
+
+
+def _shown(fields: list[str]) -> str:
+    return quoted(", ".join(fields))

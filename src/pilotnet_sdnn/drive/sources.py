@@ -1,0 +1,172 @@
+"""Where drives come from: the synthetic road, Sully Chen's dataset, a file, a folder or a URL.
+
+Every source ends as the same zip, checked before it gets its name.
+"""
+
+import io
+import math
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from PIL import Image
+
+from pilotnet_sdnn.drive import synthetic
+from pilotnet_sdnn.drive.archives import Archive, FolderArchive, ZipArchive, open_zip
+from pilotnet_sdnn.drive.http import download
+from pilotnet_sdnn.drive.labels import FOLDER, LABELS, PILOTNET_LABELS_SHA256, labels_sha256, origin, pack_drive
+from pilotnet_sdnn.drive.layouts import SIMULATOR, SULLY_CHEN, Drive, Reading, read_layout
+from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.files import atomic_write
+from pilotnet_sdnn.params import joint_name, synthetic_name
+from pilotnet_sdnn.paths import repository
+from pilotnet_sdnn.progress import progress
+
+# The dataset of lava-dl's tutorial, MIT licence: https://github.com/SullyChen/driving-datasets
+PILOTNET_URL = "https://drive.google.com/uc?id=1Ue4XohCOV5YXy57S_5tDfCVqzLr101M7"
+
+DEFAULTS = Reading()
+
+
+class Source(NamedTuple):
+    """A drive that was found and whose labels were read."""
+
+    name: str  # as params.yaml has it
+    archive: Archive
+    drive: Drive
+
+
+def fetch(source: str | list[str], path: Path, frames: int, seed: int, reading: Reading = DEFAULTS) -> None:
+    """Bring a drive, or several one after the other, to `path`.
+
+    Args:
+        source: "synthetic", "pilotnet", an http(s) URL of a zip, or the path of a zip, a folder or a csv in
+            one; or a list of such.
+        path: the zip to write.
+        frames: length of the synthetic drive.
+        seed: of the synthetic drive.
+        reading: how to read zips and folders.
+
+    Raises:
+        UserError: a source cannot be reached or is not a drive; `path` is then left as it was.
+    """
+    names = [source] if isinstance(source, str) else source
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"params.yaml: source: {twice[0]!r} is there twice")
+    made = path.with_name(".synthetic.zip.tmp")
+    with atomic_write(path) as temporary:
+        try:
+            drives = [_source(name, _local(name, made, frames, seed), reading) for name in names]
+            if len(drives) == 1 and _packed(drives[0]):
+                shutil.copyfile(drives[0].archive.where, temporary)
+            else:
+                _pack(drives, temporary, int(reading.max_gigabytes * 1e9))
+        finally:
+            made.unlink(missing_ok=True)
+    for drive in drives:
+        if drive.drive.bad.count:
+            print(drive.drive.bad)
+
+
+def _local(source: str, made: Path, frames: int, seed: int) -> Path:
+    """Where on this machine a source is; the synthetic drive is written to `made`."""
+    if source == "synthetic":
+        pack_drive(made, _synthetic(frames, seed), synthetic_name(frames, seed))
+        return made
+    if source == "pilotnet":
+        return download(PILOTNET_URL, partial(_check, labels_checksum=PILOTNET_LABELS_SHA256))
+    if source.startswith(("http://", "https://")):
+        return download(source, _check)
+    path = (repository() / Path(source).expanduser()).resolve()  # a relative one is relative to the repository
+    if not path.exists():
+        raise UserError(
+            f"params.yaml: source: {source!r} is neither synthetic, pilotnet, a URL nor an existing file or folder "
+            f"(looked for {path})"
+        )
+    return path
+
+
+def _synthetic(frames: int, seed: int) -> Iterator[tuple[str, bytes, float]]:
+    drive = progress(synthetic.drive(frames, seed), total=frames, desc="synthetic road", unit="frame")
+    for number, (image, degrees) in enumerate(drive):
+        jpeg = io.BytesIO()
+        Image.fromarray(image).save(jpeg, "JPEG", quality=90)
+        yield f"{number}.jpg", jpeg.getvalue(), degrees
+
+
+def _source(name: str, path: Path, reading: Reading) -> Source:
+    """What is at a path: a zip, a folder, or a csv in a folder."""
+    archive: Archive
+    if path.is_dir():
+        archive, table = FolderArchive(path), None
+    elif path.suffix.lower() == ".csv":
+        archive, table = FolderArchive(path.parent), path.name
+    elif path.is_file():
+        archive, table = ZipArchive(path, int(reading.max_gigabytes * 1e9)), None
+    else:
+        raise UserError(f"{path}: neither a file nor a folder")
+    drive = read_layout(archive, reading, table)
+    print(f"{name}: {drive.layout} layout, {_frames(drive):,} labelled frames")
+    return Source(name, archive, drive)
+
+
+def _frames(drive: Drive) -> int:
+    return sum(not math.isnan(label.degrees) for label in drive.labels)
+
+
+def _packed(source: Source) -> zipfile.ZipFile | None:
+    """The zip, if it is one that later stages read as it is."""
+    drive, archive = source.drive, source.archive
+    if isinstance(archive, ZipArchive) and drive.layout in SULLY_CHEN and drive.folder == f"{FOLDER}/":
+        return archive.zip if LABELS in archive.zip.namelist() else None
+    return None
+
+
+def _pack(sources: list[Source], path: Path, max_bytes: int) -> None:
+    """Write drives one after the other as one, each in a folder of its own if they are several."""
+    names = [_origin(source) or Path(source.name).name for source in sources]
+    pack_drive(path, _shots(sources, max_bytes), joint_name(names) if len(sources) > 1 else _origin(sources[0]))
+
+
+def _origin(source: Source) -> str:
+    if packed := _packed(source):
+        return origin(packed)
+    return f"{SIMULATOR} drive, {_frames(source.drive):,} frames" if source.drive.layout == SIMULATOR else ""
+
+
+def _shots(sources: list[Source], max_bytes: int) -> Iterator[tuple[str, bytes | None, float, float | None]]:
+    """The frames and labels of drives as `pack_drive` takes them."""
+    shots = ((at, source, label) for at, source in enumerate(sources, 1) for label in source.drive.labels)
+    size = 0
+    for at, (_, archive, drive), label in progress(
+        shots, total=sum(len(source.drive.labels) for source in sources), desc="packing the drive", unit="frame"
+    ):
+        frame = re.sub(r"[\s%]|^#", lambda found: quote(found[0]), label.frame)  # what would end a name in data.txt
+        name = f"{at}/{frame}" if len(sources) > 1 else frame
+        image = None
+        if not math.isnan(label.degrees):
+            try:
+                image = archive.read(drive.folder + label.frame)
+            except UserError as error:
+                drive.bad.add(label.line, str(error))
+                drive.bad.check()
+        yield name, image, math.nan if image is None else label.degrees, label.time
+        size += len(image or b"")
+        if size > max_bytes:
+            raise UserError(
+                f"{archive.where}: more than max_gigabytes allows ({max_bytes / 1e9:g}); raise it in params.yaml"
+            )
+
+
+def _check(path: Path, labels_checksum: str | None = None) -> None:
+    with open_zip(path) as drive:
+        if labels_checksum and labels_sha256(drive) != labels_checksum:
+            raise UserError(
+                f"{path}: its data.txt has sha256 {labels_sha256(drive)}, expected {labels_checksum}: "
+                "not the published dataset; download it by hand and give its path as source"
+            )

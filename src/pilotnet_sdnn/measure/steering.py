@@ -1,0 +1,46 @@
+"""The numbers of metrics/evaluation.json and metrics/train.json."""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+
+from pilotnet_sdnn.measure.operations import Activity, after_first_frame
+from pilotnet_sdnn.sdnn.network import LAYERS
+
+
+def steering_metrics(labels: np.ndarray, angles: np.ndarray) -> dict:
+    """How well angles match their labels, both in radians and of the same shape.
+
+    `mse` in sq. radians, `mae_degrees` in degrees of the steering wheel, `r2` the share of the labels'
+    variance that is explained (NaN where the labels do not vary), `frames` how many there are.
+    """
+    labels, angles = labels.astype(float).ravel(), angles.astype(float).ravel()
+    mse, variance = np.mean((angles - labels) ** 2), labels.var()
+    return {
+        "mse": float(mse),
+        "mae_degrees": float(np.degrees(np.abs(angles - labels).mean())),
+        "r2": float(1 - mse / variance) if variance else math.nan,
+        "label_variance": float(variance),
+        "frames": labels.size,
+    }
+
+
+def event_metrics(activity: Activity) -> dict:
+    """Events per frame in all and by layer, either sign, first frames of sequences left out."""
+    events = [*after_first_frame(activity.events).tolist(), 0.0]
+    return {"events_per_frame": sum(events), "events": dict(zip(LAYERS, events, strict=True))}
+
+
+def training_metrics(log: Path) -> dict:
+    """The best epoch, counted from 1, and the last one of a training log."""
+    with log.open(encoding="utf-8", newline="") as file:
+        epochs = [{column: float(value) for column, value in row.items()} for row in csv.DictReader(file)]
+    best, last = min(epochs, key=lambda epoch: epoch["test_mse"]), epochs[-1]
+    return {
+        "best_epoch": int(best["epoch"]),
+        "best_test_mse": best["test_mse"],
+        "final_train_mse": last["train_mse"],
+        "final_test_mse": last["test_mse"],
+    }

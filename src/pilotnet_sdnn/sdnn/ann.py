@@ -1,0 +1,32 @@
+"""The ordinary network to compare with: PilotNet's layers as plain convolutions with ReLU, frame by frame."""
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from pilotnet_sdnn.sdnn.network import normalise
+
+CONVOLUTIONS = ((3, 24, (2, 2), (0, 0)), (24, 36, (2, 2), (0, 0)), (36, 64, (2, 1), (1, 0)), (64, 64, (1, 1), (0, 0)))
+DENSE = (64 * 2 * 20, 100, 50, 10)
+
+
+def ann_baseline(dropout: float = 0.0) -> torch.nn.Sequential:
+    """From (N, 3, 33, 100) images in [-1, 1], channels last, to (N, 1) angles in radians."""
+    layers: list[torch.nn.Module] = []
+    for inputs, outputs, stride, padding in CONVOLUTIONS:
+        layers += [torch.nn.Conv2d(inputs, outputs, 3, stride, padding), torch.nn.ReLU()]
+    layers.append(torch.nn.Flatten())
+    for inputs, outputs in itertools.pairwise(DENSE):
+        layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU(), torch.nn.Dropout(dropout)]
+    return torch.nn.Sequential(*layers, torch.nn.Linear(DENSE[-1], 1)).to(memory_format=torch.channels_last)
+
+
+def images(frames: Tensor) -> Tensor:
+    """(N, T, 33, 100, 3) uint8 sequences as (N * T, 3, 33, 100) images in [-1, 1], channels last."""
+    return normalise(frames).permute(0, 4, 1, 2, 3).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def predict(network: torch.nn.Module, frames: Tensor) -> Tensor:
+    """Angles (N, T) in radians for (N, T, 33, 100, 3) uint8 frames."""
+    return network(images(frames)).view(frames.shape[:2])

@@ -1,0 +1,210 @@
+"""PilotNet as lava-dl sigma-delta blocks: the network of lava-dl's tutorial.
+
+Tensors are as lava-dl takes them: (N, C, H, W, T) up to the last convolution and (N, C, T) after it,
+for N sequences of T frames. Layers are numbered as in the tutorial's table: layer-0 encodes the
+input, layer-1 to layer-4 convolve, layer-5 to layer-7 are dense, layer-8 decodes the angle.
+"""
+
+import io
+import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pilotnet_sdnn.dataset.store import FRAME_SHAPE
+from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.files import atomic_write
+from pilotnet_sdnn.sdnn.lava import slayer
+
+LAYERS = tuple(f"layer-{i}" for i in range(9))
+
+
+class NetworkOutput(NamedTuple):
+    """What one pass over a batch of N sequences of T frames gives."""
+
+    angles: Tensor  # (N, T) predicted steering angle, radians
+    rates: Tensor  # (9,) mean magnitude of what each layer puts out, what the event-rate loss acts on
+    events: Tensor  # (8,) events sent after each sequence's first frame; layer-8 is read out, it sends none
+
+
+class Network(torch.nn.Module):
+    """The tutorial's network: its state_dict loads in the tutorial's class, and the other way round.
+
+    Stock lava-dl gives blocks and batch-norm means their shapes in the first forward pass. Here they
+    have them from the start, so a checkpoint loads, and exports, without a pass over data.
+    """
+
+    def __init__(
+        self,
+        threshold: float = 0.1,
+        tau_grad: float = 0.5,
+        scale_grad: float = 1.0,
+        dropout: float = 0.2,
+        weight_scale: float = 2.0,
+    ) -> None:
+        super().__init__()
+        neuron = {
+            "threshold": threshold,  # the initial one: it is learned, one per layer
+            "tau_grad": tau_grad,
+            "scale_grad": scale_grad,
+            "requires_grad": True,
+            "shared_param": True,
+            "activation": F.relu,
+        }
+        drop = slayer.neuron.Dropout(p=dropout)
+
+        def normed(features: int, **more: torch.nn.Module) -> dict:
+            return {**neuron, "norm": partial(slayer.neuron.norm.MeanOnlyBatchNorm, num_features=features), **more}
+
+        block = slayer.block.sigma_delta
+        weights = {"weight_scale": weight_scale, "weight_norm": True}
+        self.blocks = torch.nn.ModuleList([
+            block.Input(neuron),
+            block.Conv(normed(24), 3, 24, 3, stride=2, **weights),
+            block.Conv(normed(36), 24, 36, 3, stride=2, **weights),
+            block.Conv(normed(64), 36, 64, 3, stride=(2, 1), padding=(1, 0), **weights),
+            block.Conv(normed(64), 64, 64, 3, stride=1, **weights),
+            block.Flatten(),
+            block.Dense(normed(100, dropout=drop), 64 * 2 * 20, 100, **weights),
+            block.Dense(normed(50, dropout=drop), 100, 50, **weights),
+            block.Dense(normed(10, dropout=drop), 50, 10, **weights),
+            block.Output(normed(1, dropout=drop), 10, 1, **weights),
+        ])  # fmt: skip
+        self.initialise_shapes()
+
+    @torch.no_grad()
+    def initialise_shapes(self) -> None:
+        """Let every block learn its shape, and compute its normalised weights, from one black frame."""
+        height, width, channels = FRAME_SHAPE
+        self.eval()
+        for _ in self.messages(torch.zeros(1, channels, height, width, 1)):
+            pass
+        self.train()
+
+    @property
+    def layers(self) -> list[Any]:
+        """The blocks of layer-0 to layer-8: all but the one that only flattens."""
+        return [block for block in self.blocks if hasattr(block, "neuron")]
+
+    @property
+    def thresholds(self) -> Tensor:
+        """(8,) of layer-0 to layer-7, differentiable."""
+        return torch.cat([block.neuron.delta.threshold for block in self.layers[:-1]])
+
+    def trainable_parameters(self) -> list[torch.nn.Parameter]:
+        """What training changes. Neurons have a bias that lava-dl does not use; the readout sends no events."""
+        unused = [block.neuron.bias for block in self.layers] + [self.layers[-1].neuron.delta.threshold]
+        return [p for p in self.parameters() if not any(p is other for other in unused)]
+
+    def messages(self, frames: Tensor) -> Iterator[Tensor]:
+        """What each layer puts out in turn: the events of layer-0 to layer-7, the angle of layer-8.
+
+        Args:
+            frames: (N, 3, 33, 100, T) in [-1, 1].
+        """
+        x = frames
+        for block in self.blocks:
+            x = block(x)
+            if hasattr(block, "neuron"):
+                yield x
+
+    def forward(self, frames: Tensor) -> NetworkOutput:
+        messages = list(self.messages(frames))
+        return NetworkOutput(
+            angles=messages[-1].flatten(1),
+            rates=torch.stack([m.abs().mean(dtype=torch.float64).float() for m in messages]),
+            events=torch.stack([m[..., 1:].count_nonzero() for m in messages[:-1]]),
+        )
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """Packed frames as the blocks take them, bit-equal to torchvision's ToTensor and Normalize(0.5, 0.5).
+
+    Args:
+        frames: (N, T, 33, 100, 3) uint8.
+
+    Returns:
+        (N, 3, 33, 100, T) float32 in [-1, 1].
+    """
+    return frames.float().div_(255).sub_(0.5).div_(0.5).permute(0, 4, 2, 3, 1).contiguous()
+
+
+def synops_loss(rates: Tensor, thresholds: Tensor, macs: Tensor) -> Tensor:
+    """Synaptic operations as a share of a tenth of an ordinary network's MACs, from above.
+
+    A message is at least as large as its threshold, so a layer's rate over its threshold is no less than
+    its events per neuron and frame (but for the rounding of messages), and layers count by the MACs that
+    their messages replace. It is the operations that are penalised, as in Sorbaro et al., "Optimizing the
+    energy consumption of spiking neural networks for neuromorphic applications", Frontiers in
+    Neuroscience 2020. Thresholds learn from the rates alone: they are constants here.
+
+    Args:
+        rates: (9,) as in `NetworkOutput`; the readout's is not used, it sends no events.
+        thresholds: (8,) of layer-0 to layer-7.
+        macs: (8,) of layer-1 to layer-8, which is where the messages of layer-0 to layer-7 go.
+    """
+    return 10 * (macs / macs.sum() * rates[:-1] / thresholds.detach()).sum()
+
+
+def event_rate_loss(rates: Tensor, max_rate: float) -> Tensor:
+    """The tutorial's penalty: a squared hinge on each layer's mean message magnitude.
+
+    Its sum runs over all layers, so it adds the decoded angle of layer-8 as if it were events.
+
+    Args:
+        rates: (9,) as in `NetworkOutput`.
+        max_rate: magnitude below which a layer is not penalised.
+    """
+    return sum((F.relu(rate - max_rate) ** 2 for rate in rates), start=torch.zeros((), device=rates.device))
+
+
+def write_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write what `torch.load(weights_only=True)` reads; equal content gives equal bytes under any name."""
+    buffer = io.BytesIO()  # torch.save writes the name of the file it is given into the file
+    torch.save(content, buffer)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+def load_network(path: Path) -> Network:
+    """The network saved at `path`, in evaluation mode.
+
+    Raises:
+        UserError: there is none, or it is of another network.
+    """
+    network = Network()
+    try:
+        network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    except Exception as error:  # what damaged bytes make torch's unpickler raise is any of a dozen
+        raise UserError(f"{path}: not a saved network ({type(error).__name__}); `dvc repro train` makes it") from None
+    network.initialise_shapes()
+    return network.eval()
+
+
+def export_hdf5(network: Network, path: Path) -> None:
+    """Write the network as netx loads it, for Loihi 2.
+
+    Exported is a copy that has run once: lava-dl writes the weights as last computed, which in a
+    network just loaded are not the loaded ones, and strips the weight normalisation of what it exports.
+    It cuts thresholds off to 1/64, although netx multiplies them by 2^12 before it makes an integer of them.
+    They are written in full here, as 64 times what they are: the first one in steps of 2^-18, the resolution of
+    the neurons' state, that no change in float32 tells from the trained one.
+    """
+    copy = Network()
+    copy.load_state_dict(network.state_dict())
+    copy.initialise_shapes()
+    with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
+        layer = file.create_group("layer")
+        blocks: list[Any] = list(copy.blocks)
+        for number, block in enumerate(blocks):
+            group = layer.create_group(str(number))
+            block.export_hdf5(group)
+            if block in copy.layers[:-1]:
+                del group["neuron/vThMant"]
+                group["neuron/vThMant"] = math.ceil(block.neuron.threshold.item() * 2**18) / 2**12
