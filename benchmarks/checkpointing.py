@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pilotnet_sdnn.dataset.batches import batches
 from pilotnet_sdnn.dataset.store import read_frames, sequences, split_sequences
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import FRAMES
 from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.checkpoint import save_checkpoint
-from pilotnet_sdnn.sdnn.network import Network, event_rate_loss
-from pilotnet_sdnn.sdnn.training import FlatRAdam, Training, batches, train_epoch
+from pilotnet_sdnn.sdnn.losses import event_rate_loss
+from pilotnet_sdnn.sdnn.network import Network
+from pilotnet_sdnn.sdnn.training import FlatRAdam, Training, train_epoch
 
 ROUNDS = 15
 STEPS = 8

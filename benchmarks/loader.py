@@ -26,12 +26,14 @@ from PIL import Image
 from torch import Tensor
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
+from pilotnet_sdnn.dataset.batches import batches
 from pilotnet_sdnn.dataset.resizing import resize
 from pilotnet_sdnn.dataset.store import BLOCK, read_frames, sequences, write_frames
 from pilotnet_sdnn.drive import synthetic
 from pilotnet_sdnn.sdnn import kernels
-from pilotnet_sdnn.sdnn.network import Network, event_rate_loss
-from pilotnet_sdnn.sdnn.training import FlatRAdam, Training, batches, train_epoch
+from pilotnet_sdnn.sdnn.losses import event_rate_loss
+from pilotnet_sdnn.sdnn.network import Network
+from pilotnet_sdnn.sdnn.training import FlatRAdam, Training, train_epoch
 
 BATCH, SEQUENCE, STEPS = 8, 16, 16
 CPU = torch.device("cpu")

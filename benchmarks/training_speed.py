@@ -33,7 +33,8 @@ from pilotnet_sdnn.dataset.resizing import resize
 from pilotnet_sdnn.drive import synthetic
 from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.ann import CONVOLUTIONS, ann_baseline, images
-from pilotnet_sdnn.sdnn.network import Network, event_rate_loss, normalise
+from pilotnet_sdnn.sdnn.losses import event_rate_loss
+from pilotnet_sdnn.sdnn.network import Network, normalise
 from pilotnet_sdnn.sdnn.training import FlatRAdam
 
 BATCH, SEQUENCE = 8, 16

@@ -6,15 +6,15 @@ import torch
 from clone import TINY, Clone
 from torch.utils.flop_counter import FlopCounterMode
 
-from pilotnet_sdnn.measure.operations import layers
 from pilotnet_sdnn.sdnn.ann import ann_baseline, images, predict
+from pilotnet_sdnn.sdnn.geometry import layer_geometries
 from pilotnet_sdnn.sdnn.network import Network
 
 
 def test_has_the_macs_that_the_sigma_delta_network_is_compared_with():
     with FlopCounterMode(display=False) as counter:
         ann_baseline()(torch.zeros(1, 3, 33, 100))
-    assert counter.get_total_flops() / 2 == sum(layer.macs for layer in layers(Network()))
+    assert counter.get_total_flops() / 2 == sum(layer.macs for layer in layer_geometries(Network()))
 
 
 def test_predicts_each_frame_by_itself():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
-from pilotnet_sdnn.sdnn.training import batches
+from pilotnet_sdnn.dataset.batches import batches
 
 OFF = Augmentation(mirror=0, brightness=0, contrast=0, shift=0, shift_degrees=1)
 ALL = Augmentation(mirror=0.5, brightness=0.2, contrast=0.3, shift=8, shift_degrees=1)

@@ -12,7 +12,8 @@ from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.loihi.comparison import agreement, first_difference, netx_messages
 from pilotnet_sdnn.loihi.fixed_point import ONE, encode, read_network, run, start_state, zero_state
 from pilotnet_sdnn.sdnn.lava import simulate_fixed_point
-from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, export_hdf5, normalise, synops_loss
+from pilotnet_sdnn.sdnn.losses import synops_loss
+from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, export_hdf5, normalise
 
 
 @pytest.fixture(scope="module")

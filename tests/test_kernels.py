@@ -14,7 +14,8 @@ from torch import Tensor
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.lava import slayer
-from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, event_rate_loss, normalise
+from pilotnet_sdnn.sdnn.losses import event_rate_loss
+from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, normalise
 
 CPU = torch.device("cpu")
 KINDS = ("native", "torch")

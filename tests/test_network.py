@@ -7,17 +7,10 @@ import tutorial
 from conftest import drifting_noise, trained_network
 
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.measure.operations import layers
+from pilotnet_sdnn.sdnn.geometry import layer_geometries
 from pilotnet_sdnn.sdnn.lava import simulate_fixed_point
-from pilotnet_sdnn.sdnn.network import (
-    Network,
-    event_rate_loss,
-    export_hdf5,
-    load_network,
-    normalise,
-    synops_loss,
-    write_tensors,
-)
+from pilotnet_sdnn.sdnn.losses import event_rate_loss, synops_loss
+from pilotnet_sdnn.sdnn.network import Network, export_hdf5, load_network, normalise, write_tensors
 
 
 @pytest.fixture
@@ -68,7 +61,7 @@ def test_synops_loss_by_hand():
 def test_synops_loss_is_no_less_than_the_synaptic_operations(trained, videos):
     """Counted one by one in the same frames, borders apart: the first layers' fan-outs are smaller there."""
     network = trained.eval()
-    macs = torch.tensor([float(layer.macs) for layer in layers(network)[1:]])
+    macs = torch.tensor([float(layer.macs) for layer in layer_geometries(network)[1:]])
     messages = list(network.messages(normalise(videos)))[:-1]
     density = torch.stack([(message != 0).double().mean() for message in messages])
     share = (density * macs / macs.sum()).sum()

@@ -11,11 +11,10 @@ from pilotnet_sdnn.measure.operations import (
     count_activity,
     energies,
     exact_operations,
-    fan_out,
-    layers,
     operations_report,
     published_operations,
 )
+from pilotnet_sdnn.sdnn.geometry import fan_out, layer_geometries
 from pilotnet_sdnn.sdnn.network import Network, normalise
 
 KERNEL = 3
@@ -51,7 +50,7 @@ def synapses_reached(y: int, x: int, size, out_size, stride, padding, channels: 
 
 @pytest.mark.parametrize("layer", [1, 2, 3, 4])
 def test_fan_out_of_a_convolution_by_hand(network, layer):
-    source, target = layers(network)[layer - 1 : layer + 1]
+    source, target = layer_geometries(network)[layer - 1 : layer + 1]
     stride, padding = CONVOLUTIONS[layer - 1]
     _, height, width = source.shape
     counted = [
@@ -67,7 +66,7 @@ def test_fan_out_of_a_convolution_by_hand(network, layer):
 
 @pytest.mark.parametrize("layer", [5, 6, 7, 8])
 def test_fan_out_of_a_dense_layer_is_all_its_neurons(network, layer):
-    source, target = layers(network)[layer - 1 : layer + 1]
+    source, target = layer_geometries(network)[layer - 1 : layer + 1]
     assert torch.equal(fan_out(source, target), torch.full(source.shape, float(DENSE[layer - 5])))
 
 
@@ -77,7 +76,7 @@ def test_synops_by_brute_force(network, video):
     with torch.no_grad():
         *messages, _ = network.messages(normalise(video))
     for layer, (stride, padding) in enumerate(CONVOLUTIONS, 1):
-        channels = layers(network)[layer].shape[0]
+        channels = layer_geometries(network)[layer].shape[0]
         for t in range(3):
             events = (messages[layer - 1][..., t] != 0).float()
             columns = torch.nn.functional.unfold(events, KERNEL, padding=padding, stride=stride)
@@ -117,7 +116,9 @@ def activity_of(events, positive, synops) -> Activity:
 
 def test_dense_network_has_the_published_and_the_exact_totals(network):
     activity = activity_of([0] * 8, [0] * 9, [0] * 8)
-    published, exact = (count(layers(network), activity, ENERGY) for count in (published_operations, exact_operations))
+    published, exact = (
+        count(layer_geometries(network), activity, ENERGY) for count in (published_operations, exact_operations)
+    )
     assert (published["macs_per_frame"], published["neurons"]) == (7_306_062, 43_117)
     assert (exact["macs_per_frame"], exact["neurons"]) == (5_375_238, 43_117)
     assert exact["synops_sparsity"] == float("inf")
@@ -132,13 +133,13 @@ def test_exact_macs_by_counting_the_products_of_an_ordinary_network(network):
         macs.append(x.numel() * inputs * KERNEL * KERNEL)
     for inputs, outputs in zip((x.numel(), 100, 50, 10), DENSE, strict=True):
         macs.append(inputs * outputs)
-    assert [layer.macs for layer in layers(network)[1:]] == macs
+    assert [layer.macs for layer in layer_geometries(network)[1:]] == macs
 
 
 def test_the_tutorials_table_from_the_tutorials_events(network):
     """Its printed events give its printed synops and sparsities."""
     events = [2475.93, 239.46, 422.39, 558.71, 29.90, 4.80, 1.35, 0.16, 0.44]
-    published = published_operations(layers(network), activity_of([0] * 8, events, [0] * 8), ENERGY)
+    published = published_operations(layer_geometries(network), activity_of([0] * 8, events, [0] * 8), ENERGY)
     synops = [published["layers"][f"layer-{i}"]["synops"] for i in range(1, 9)]
     printed = [133700.12, 19395.86, 121649.28, 321818.47, 2989.97, 240.00, 13.46, 0.16]
     np.testing.assert_allclose(synops[:4], printed[:4], rtol=1e-4)  # of events printed to two decimals
@@ -149,7 +150,7 @@ def test_the_tutorials_table_from_the_tutorials_events(network):
 
 def test_report_fits_a_terminal_and_holds_both_ways_of_counting(network):
     activity = activity_of([1] * 8, [1] * 9, [1] * 8)
-    geometry = layers(network)
+    geometry = layer_geometries(network)
     exact, published = (count(geometry, activity, ENERGY) for count in (exact_operations, published_operations))
     report = operations_report(geometry, exact, published, "# Operations: test")
     assert max(map(len, report.splitlines())) <= 80
@@ -166,7 +167,9 @@ def test_percentile_worst_and_first_frame_by_hand(network):
     for counts in (activity.events, activity.positive):
         counts[:, 0, 1], counts[:, 1, 1] = 500, np.arange(21)
     activity.synops[:, 0, 1], activity.synops[:, 1, 1] = 5000, 10 * np.arange(21)
-    exact, published = (count(layers(network), activity, ENERGY) for count in (exact_operations, published_operations))
+    exact, published = (
+        count(layer_geometries(network), activity, ENERGY) for count in (exact_operations, published_operations)
+    )
     for comparison in (exact, published):
         sent = {name: comparison["layers"]["layer-1"][name] for name in EVENTS}
         assert sent == dict(zip(EVENTS, (10, 19, 20, 500), strict=True))

@@ -7,17 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from pilotnet_sdnn.dataset.batches import batches
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, event_rate_loss, normalise
-from pilotnet_sdnn.sdnn.training import (
-    FlatRAdam,
-    Statistics,
-    Training,
-    batches,
-    learning_rate,
-    measure_epoch,
-    train_epoch,
-)
+from pilotnet_sdnn.sdnn.losses import event_rate_loss
+from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, normalise
+from pilotnet_sdnn.sdnn.training import FlatRAdam, Statistics, Training, learning_rate, measure_epoch, train_epoch
 
 
 @pytest.fixture

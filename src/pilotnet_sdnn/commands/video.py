@@ -13,10 +13,10 @@ from pilotnet_sdnn.drive.archives import read_member
 from pilotnet_sdnn.drive.labels import BadLabels, decode_frame, frame_member, labels_name, open_drive, read_labels
 from pilotnet_sdnn.drive.synthetic import FRAME_RATE
 from pilotnet_sdnn.errors import UserError, exit_on_error
-from pilotnet_sdnn.measure.operations import layers
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import DRIVE, FRAMES, NETWORK
 from pilotnet_sdnn.progress import progress
+from pilotnet_sdnn.sdnn.geometry import layer_geometries
 from pilotnet_sdnn.sdnn.network import load_network
 from pilotnet_sdnn.video.scenes import KINDS, Moment, Scene, pictures, watch, write_video
 
@@ -39,7 +39,7 @@ def main() -> None:
         shown = stretch(videos.starts, drive.segments, split, params.sequence, arguments.start, count)
         frames = videos.frame_numbers(shown)[:count]
         moments = watch(network, (videos[number] for number in shown), arguments.running)
-        macs = sum(layer.macs for layer in layers(network))
+        macs = sum(layer.macs for layer in layer_geometries(network))
         note = "state goes on from frame to frame" if arguments.running else f"new start every {params.sequence} frames"
         parts = np.repeat([part(number, split) for number in shown], params.sequence)
         with open_drive(DRIVE) as camera:

@@ -13,56 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from pilotnet_sdnn.sdnn.network import LAYERS, Network, normalise
-
-
-class Layer(NamedTuple):
-    """The geometry of one layer."""
-
-    name: str
-    shape: tuple[int, int, int]  # channels, height, width
-    synapse: Any  # the lava-dl synapse that feeds it; None for the input
-
-    @property
-    def neurons(self) -> int:
-        channels, height, width = self.shape
-        return channels * height * width
-
-    @property
-    def macs(self) -> int:
-        """Products the ordinary network computes for this layer in one frame."""
-        return 0 if self.synapse is None else self.neurons * self.synapse.weight[0].numel()
-
-
-def layers(network: Network) -> list[Layer]:
-    """layer-0 to layer-8 of a network."""
-    return [
-        Layer(name, _image_shape(block), getattr(block, "synapse", None))
-        for name, block in zip(LAYERS, network.layers, strict=True)
-    ]
-
-
-def _image_shape(block: Any) -> tuple[int, int, int]:
-    channels, height, width = (*block.shape, 1, 1)[:3]
-    return channels, height, width
-
-
-@torch.enable_grad()
-def fan_out(source: Layer, target: Layer) -> Tensor:
-    """Outgoing synapses of each neuron of a layer, in its shape (C, H, W).
-
-    Where every weight is one, the sum of the outputs grows by exactly this for each unit of input.
-    """
-    synapse = target.synapse
-    source_ones = torch.ones(1, *source.shape, 1, requires_grad=True)
-    x = source_ones if synapse.weight.shape[1] == source.shape[0] else source_ones.reshape(1, -1, 1, 1, 1)
-    weight_ones = torch.ones_like(synapse.weight)
-    y = F.conv3d(x, weight_ones, None, synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
-    (count,) = torch.autograd.grad(y.sum(), source_ones)
-    return count.reshape(source.shape)
+from pilotnet_sdnn.sdnn.geometry import LayerGeometry, fan_out, layer_geometries
+from pilotnet_sdnn.sdnn.network import Network, normalise
 
 
 class Activity(NamedTuple):
@@ -80,7 +34,7 @@ def count_activity(network: Network, frames: Tensor) -> Activity:
     *messages, angles = network.eval().messages(normalise(frames))
     sent = [(message != 0).flatten(1, -2) for message in messages]  # (S, neurons, T)
     positive = [(message > 0).flatten(1, -2) for message in (*messages, angles)]
-    synapses = [fan_out(source, target).double().flatten() for source, target in pairwise(layers(network))]
+    synapses = [fan_out(source, target).double().flatten() for source, target in pairwise(layer_geometries(network))]
     return Activity(
         angles=angles.flatten(1).numpy(),
         events=_by_frame([s.sum(1) for s in sent]),
@@ -113,7 +67,9 @@ class Energy(NamedTuple):
 UPDATE_ADDITIONS = 4  # of a sigma-delta neuron in a frame: sigma, change, residual, comparison with the threshold
 
 
-def operations(geometry: list[Layer], events: np.ndarray, synops: np.ndarray, macs: np.ndarray, energy: Energy) -> dict:
+def operations(
+    geometry: list[LayerGeometry], events: np.ndarray, synops: np.ndarray, macs: np.ndarray, energy: Energy
+) -> dict:
     """The comparison with the ordinary network, per layer and in total.
 
     `events` and `synops` are means over the frames after the first of each sequence. Their 95th
@@ -183,14 +139,14 @@ def _ratio(dense: float, sparse: float) -> float:
     return float(dense / sparse) if sparse else math.inf
 
 
-def exact_operations(geometry: list[Layer], activity: Activity, energy: Energy) -> dict:
+def exact_operations(geometry: list[LayerGeometry], activity: Activity, energy: Energy) -> dict:
     """`operations` with true counts: events of either sign, true fan-outs, exact MACs."""
     events = np.concatenate([activity.events, np.zeros_like(activity.events[..., :1])], -1)
     macs = np.array([layer.macs for layer in geometry[1:]])
     return operations(geometry, events, activity.synops, macs, energy)
 
 
-def published_operations(geometry: list[Layer], activity: Activity, energy: Energy) -> dict:
+def published_operations(geometry: list[LayerGeometry], activity: Activity, energy: Energy) -> dict:
     """`operations` as the tutorial's table has them.
 
     It counts positive messages only, those of the readout too, and multiplies each by
@@ -206,7 +162,7 @@ def _published_fan_out(synapse: Any) -> float:
     return synapse.out_channels * np.prod(synapse.kernel_size) / np.prod(synapse.stride)
 
 
-def operations_report(geometry: list[Layer], exact: dict, published: dict, title: str) -> str:
+def operations_report(geometry: list[LayerGeometry], exact: dict, published: dict, title: str) -> str:
     """Both comparisons as the tutorial prints its own, in markdown that reads as text."""
     return (
         f"{title}\n\n"
@@ -220,7 +176,7 @@ def operations_report(geometry: list[Layer], exact: dict, published: dict, title
     )
 
 
-def _table(geometry: list[Layer], comparison: dict) -> str:
+def _table(geometry: list[LayerGeometry], comparison: dict) -> str:
     rows = [
         "|  Layer  |     Shape     |  Events  |    Synops    | Activations|    MACs    |",
         "|---------|---------------|---------:|-------------:|-----------:|-----------:|",

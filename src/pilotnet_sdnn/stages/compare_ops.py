@@ -6,24 +6,18 @@ import numpy as np
 
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv, write_metrics, write_text
-from pilotnet_sdnn.measure.operations import (
-    Activity,
-    Energy,
-    exact_operations,
-    layers,
-    operations_report,
-    published_operations,
-)
+from pilotnet_sdnn.measure.operations import Activity, Energy, exact_operations, operations_report, published_operations
 from pilotnet_sdnn.measure.steering import steering_metrics
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import ACTIVITY, ANN_METRICS, NETWORK, OPERATIONS_METRICS, OPERATIONS_PLOT, OPERATIONS_TABLE
+from pilotnet_sdnn.sdnn.geometry import layer_geometries
 from pilotnet_sdnn.sdnn.network import load_network
 
 
 def main() -> None:
     params = load_params()
     energy = Energy(params.energy_mac_pj, params.energy_add_pj)
-    geometry = layers(load_network(NETWORK))
+    geometry = layer_geometries(load_network(NETWORK))
     stored = np.load(ACTIVITY)
     activity = Activity(*(stored[name] for name in Activity._fields))
     exact, published = (count(geometry, activity, energy) for count in (exact_operations, published_operations))

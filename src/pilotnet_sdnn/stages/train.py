@@ -9,26 +9,20 @@ import numpy as np
 import torch
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
+from pilotnet_sdnn.dataset.batches import batches
 from pilotnet_sdnn.dataset.store import read_frames, sequences, split_sequences
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv
 from pilotnet_sdnn.interrupts import StopRequest
-from pilotnet_sdnn.measure.operations import layers
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import FRAMES, NETWORK, TRAINING_LOG
 from pilotnet_sdnn.progress import progress
 from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.checkpoint import checkpoint_path, load_checkpoint, only_trainer, save_checkpoint
-from pilotnet_sdnn.sdnn.network import LAYERS, Network, event_rate_loss, synops_loss, write_tensors
-from pilotnet_sdnn.sdnn.training import (
-    FlatRAdam,
-    Statistics,
-    Training,
-    batches,
-    learning_rate,
-    measure_epoch,
-    train_epoch,
-)
+from pilotnet_sdnn.sdnn.geometry import layer_geometries
+from pilotnet_sdnn.sdnn.losses import event_rate_loss, synops_loss
+from pilotnet_sdnn.sdnn.network import LAYERS, Network, write_tensors
+from pilotnet_sdnn.sdnn.training import FlatRAdam, Statistics, Training, learning_rate, measure_epoch, train_epoch
 
 LOG_COLUMNS = ("epoch", "lr", "train_mse", "test_mse", "train_events", "test_events", *LAYERS[1:])
 
@@ -61,7 +55,7 @@ def main() -> None:
     optimizer = FlatRAdam(network.trainable_parameters(), lr=params.lr, weight_decay=params.weight_decay)
     training = Training(network, optimizer)
 
-    macs = torch.tensor([float(layer.macs) for layer in layers(network)[1:]], device=device)
+    macs = torch.tensor([float(layer.macs) for layer in layer_geometries(network)[1:]], device=device)
 
     def penalty(rates: torch.Tensor) -> torch.Tensor:
         if params.event_loss == "published":

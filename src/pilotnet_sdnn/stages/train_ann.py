@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
+from pilotnet_sdnn.dataset.batches import batches
 from pilotnet_sdnn.dataset.store import Sequences, read_frames, sequences, split_sequences
 from pilotnet_sdnn.errors import UserError, exit_on_error
 from pilotnet_sdnn.files import write_metrics
@@ -18,7 +19,7 @@ from pilotnet_sdnn.progress import progress
 from pilotnet_sdnn.sdnn.ann import ann_baseline, predict
 from pilotnet_sdnn.sdnn.checkpoint import checkpoint_path, load_checkpoint, only_trainer, save_checkpoint
 from pilotnet_sdnn.sdnn.network import write_tensors
-from pilotnet_sdnn.sdnn.training import FlatRAdam, batches, learning_rate
+from pilotnet_sdnn.sdnn.training import FlatRAdam, learning_rate
 
 
 def main() -> None:

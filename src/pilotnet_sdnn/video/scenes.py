@@ -16,7 +16,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from pilotnet_sdnn.drive.synthetic import FRAME_RATE
 from pilotnet_sdnn.files import atomic_write
-from pilotnet_sdnn.measure.operations import fan_out, layers
+from pilotnet_sdnn.sdnn.geometry import fan_out, layer_geometries
 from pilotnet_sdnn.sdnn.network import Network, normalise
 
 KINDS = (".mp4", ".gif")
@@ -66,7 +66,7 @@ def watch(network: Network, videos: Iterable[np.ndarray], running: bool) -> Iter
     """
     for block in network.layers:
         block.neuron.sigma.persistent_state = block.neuron.delta.persistent_state = running
-    synapses = [fan_out(source, target).flatten() for source, target in pairwise(layers(network))]
+    synapses = [fan_out(source, target).flatten() for source, target in pairwise(layer_geometries(network))]
     for video in videos:
         *messages, angles = network.messages(normalise(torch.tensor(video)[None]))
         sent = [(message[0] != 0).flatten(0, -2).double() for message in messages]
