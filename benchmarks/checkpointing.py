@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pilotnet_sdnn.dataset.batches import batches
-from pilotnet_sdnn.dataset.store import read_frames, sequences, split_sequences
+from pilotnet_sdnn.dataset.dataset import open_dataset
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import FRAMES
 from pilotnet_sdnn.sdnn import kernels
@@ -34,14 +34,14 @@ def main() -> None:
     network = Network()
     training = Training(network, FlatRAdam(network.trainable_parameters(), params.lr, params.weight_decay))
     forward = partial(kernels.run, kernels=kernels.choose(params.kernels, torch.device("cpu")))
-    drive = read_frames(FRAMES)
-    videos, angles = sequences(drive, params.sequence)
-    train = split_sequences(drive.segments, params.sequence, params.split).train
+    drive, videos, angles, split = open_dataset(FRAMES, params.sequence, params.split)
 
     step_seconds, checkpoint_seconds = [], []
     with tempfile.TemporaryDirectory(dir=FRAMES.parent) as folder:
         for _ in range(ROUNDS):
-            data = batches(videos, angles, np.resize(train, STEPS * params.batch), params.batch, torch.device("cpu"))
+            data = batches(
+                videos, angles, np.resize(split.train, STEPS * params.batch), params.batch, torch.device("cpu")
+            )
             start = time.perf_counter()
             train_epoch(training, data, forward, lambda r: 0.01 * event_rate_loss(r, 0.01), lambda statistics: None)
             step_seconds.append((time.perf_counter() - start) / STEPS)
@@ -52,7 +52,7 @@ def main() -> None:
 
     step, checkpoint = statistics.median(step_seconds), statistics.median(checkpoint_seconds)
     print(f"training step {1000 * step:.1f} ms, checkpoint {1000 * checkpoint:.1f} ms (medians of {ROUNDS})")
-    for name, steps in ((drive.origin, -(-len(train) // params.batch)), ("the tutorial's drive", TUTORIAL_STEPS)):
+    for name, steps in ((drive.origin, -(-len(split.train) // params.batch)), ("the tutorial's drive", TUTORIAL_STEPS)):
         print(
             f"one checkpoint an epoch of {steps} steps, {name}: {checkpoint / (steps * step):.1%} of the training time"
         )

@@ -14,7 +14,8 @@ import time
 import numpy as np
 import torch
 
-from pilotnet_sdnn.dataset.store import Frames, read_frames, repair_zero_labels
+from pilotnet_sdnn.dataset.sequences import repair_zero_labels
+from pilotnet_sdnn.dataset.store import Frames, read_frames
 from pilotnet_sdnn.loihi.fixed_point import ONE, STATE_BITS, Layer, encode, read_network, run, start_state, zero_state
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import DEPLOYMENT_METRICS, EXPORTED_NETWORK, FRAMES

@@ -28,7 +28,8 @@ from torch import Tensor
 from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
 from pilotnet_sdnn.dataset.batches import batches
 from pilotnet_sdnn.dataset.resizing import resize
-from pilotnet_sdnn.dataset.store import BLOCK, read_frames, sequences, write_frames
+from pilotnet_sdnn.dataset.sequences import cut_sequences
+from pilotnet_sdnn.dataset.store import BLOCK, read_frames, write_frames
 from pilotnet_sdnn.drive import synthetic
 from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.losses import event_rate_loss
@@ -65,7 +66,7 @@ def seconds(training: Training, data: Iterable[tuple[Tensor, Tensor]]) -> float:
 
 
 def compare(path: Path, rounds: int) -> None:
-    videos, angles = sequences(read_frames(path), SEQUENCE)
+    videos, angles = cut_sequences(read_frames(path), SEQUENCE)
     network = Network()
     training = Training(
         network, FlatRAdam(network.trainable_parameters(), 0, 0)
@@ -97,7 +98,7 @@ def peak_memory(path: Path) -> None:
     def peak() -> int:
         return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
-    videos, angles = sequences(read_frames(path), SEQUENCE)
+    videos, angles = cut_sequences(read_frames(path), SEQUENCE)
     before = peak()
     for _ in batches(videos, angles, np.random.default_rng(0).permutation(len(videos)), BATCH, CPU):
         pass

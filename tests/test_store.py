@@ -5,15 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from pilotnet_sdnn.dataset.store import (
-    Block,
-    read_frames,
-    repair_zero_labels,
-    sequences,
-    split_sequences,
-    stretch_with_most,
-    write_frames,
-)
+from pilotnet_sdnn.dataset.sequences import cut_sequences, repair_zero_labels
+from pilotnet_sdnn.dataset.split import split_sequences, stretch_with_most
+from pilotnet_sdnn.dataset.store import Block, read_frames, write_frames
 from pilotnet_sdnn.drive.labels import parse_labels, radians
 from pilotnet_sdnn.errors import UserError
 
@@ -110,7 +104,7 @@ def test_store_gives_back_what_was_written(tmp_path):
     write(path, [(np.arange(30), images[:30]), (np.arange(30, 40), images[30:])], angles)
     drive = read_frames(path)
     assert drive.origin == "test"
-    videos, labels = sequences(drive, 16)
+    videos, labels = cut_sequences(drive, 16)
     np.testing.assert_array_equal(videos[:], images[:32].reshape(2, 16, 33, 100, 3))
     np.testing.assert_array_equal(labels, angles[:32].reshape(2, 16))
 
@@ -119,7 +113,7 @@ def test_sequences_stay_within_their_segments(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (40, 33, 100, 3), np.uint8)
     segments = np.repeat([0, 1, 2, 3], [9, 3, 20, 8])  # of which 8, none, 20 and 8 are in whole sequences
     write(tmp_path / "frames.h5", [(np.arange(40), images)], np.arange(1, 41), segments)
-    videos, angles = sequences(read_frames(tmp_path / "frames.h5"), 4)
+    videos, angles = cut_sequences(read_frames(tmp_path / "frames.h5"), 4)
     firsts = [0, 4, 12, 16, 20, 24, 28, 32, 36]
     assert list(angles[:, 0] - 1) == firsts and len(videos) == 9
     np.testing.assert_array_equal(videos[:], [images[first : first + 4] for first in firsts])
@@ -129,7 +123,7 @@ def test_sequences_stay_within_their_segments(tmp_path):
 def test_sequences_are_indexed_as_an_array(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (40, 33, 100, 3), np.uint8)
     write(tmp_path / "frames.h5", [(np.arange(40), images)], np.ones(40))
-    videos, _ = sequences(read_frames(tmp_path / "frames.h5"), 4)
+    videos, _ = cut_sequences(read_frames(tmp_path / "frames.h5"), 4)
     array = images.reshape(10, 4, 33, 100, 3)
     for chosen in (3, -1, np.int64(2), slice(2, 7, 2), [9, 0, 0], np.array([[1, 2], [3, 4]]), np.array([], int)):
         np.testing.assert_array_equal(videos[chosen], array[chosen])
@@ -144,7 +138,7 @@ def test_zero_label_is_not_repaired_from_another_segment(tmp_path):
         ([0] * 4 + [1] * 4, [1, 1, 1, 0, 9, 9, 9, 9]),
     ):
         write(tmp_path / "frames.h5", [(np.arange(8), np.zeros((8, 33, 100, 3)))], angles, np.array(segments))
-        _, labels = sequences(read_frames(tmp_path / "frames.h5"), 4)
+        _, labels = cut_sequences(read_frames(tmp_path / "frames.h5"), 4)
         assert list(labels.ravel()) == repaired
 
 
@@ -182,7 +176,7 @@ def test_frames_that_were_left_out_are_counted(tmp_path):
 def test_file_that_became_shorter_is_not_taken_for_frames(tmp_path):
     path = tmp_path / "frames.h5"
     write(path, [(np.arange(40), np.zeros((40, 33, 100, 3), np.uint8))], np.ones(40))
-    videos, _ = sequences(read_frames(path), 16)
+    videos, _ = cut_sequences(read_frames(path), 16)
     with path.open("r+b") as file:
         file.truncate(200_000)
     with pytest.raises(UserError, match="it has become shorter"):

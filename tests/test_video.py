@@ -11,7 +11,7 @@ from clone import Clone
 from PIL import Image, ImageDraw
 
 from pilotnet_sdnn.commands import video as command
-from pilotnet_sdnn.dataset.store import Split
+from pilotnet_sdnn.dataset.split import Split
 from pilotnet_sdnn.measure.operations import count_activity
 from pilotnet_sdnn.sdnn.network import Network
 from pilotnet_sdnn.video.scenes import Moment, Scene, draw_wheels, tiled, watch

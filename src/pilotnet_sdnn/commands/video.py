@@ -8,7 +8,8 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from pilotnet_sdnn.dataset.store import Split, read_frames, sequences, split_sequences, stretch_with_most
+from pilotnet_sdnn.dataset.dataset import open_dataset
+from pilotnet_sdnn.dataset.split import Split, stretch_with_most
 from pilotnet_sdnn.drive.archives import read_member
 from pilotnet_sdnn.drive.labels import BadLabels, decode_frame, frame_member, labels_name, open_drive, read_labels
 from pilotnet_sdnn.drive.synthetic import FRAME_RATE
@@ -32,9 +33,8 @@ def main() -> None:
         if arguments.file.suffix not in KINDS:
             raise UserError(f"{arguments.file}: a video ends with {' or '.join(KINDS)}")
         params = load_params()
-        network, drive = load_network(NETWORK), read_frames(FRAMES)
-        videos, angles = sequences(drive, params.sequence)
-        split = split_sequences(drive.segments, params.sequence, params.split)
+        network = load_network(NETWORK)
+        drive, videos, angles, split = open_dataset(FRAMES, params.sequence, params.split)
         count = frames_in(arguments.seconds)
         shown = stretch(videos.starts, drive.segments, split, params.sequence, arguments.start, count)
         frames = videos.frame_numbers(shown)[:count]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pilotnet_sdnn.dataset.prefetch import prefetch
-from pilotnet_sdnn.dataset.store import Sequences
+from pilotnet_sdnn.dataset.sequences import Sequences
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 Change = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]

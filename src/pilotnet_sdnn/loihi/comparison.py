@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pilotnet_sdnn.dataset.store import Sequences
+from pilotnet_sdnn.dataset.sequences import Sequences
 from pilotnet_sdnn.loihi.fixed_point import ONE, Layer, State, encode, run
 from pilotnet_sdnn.measure.steering import steering_metrics
 from pilotnet_sdnn.progress import progress

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from pilotnet_sdnn.dataset.store import read_frames, sequences, split_sequences, stretch_with_most
+from pilotnet_sdnn.dataset.dataset import open_dataset
+from pilotnet_sdnn.dataset.split import stretch_with_most
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import atomic_write, write_csv, write_metrics, write_text
 from pilotnet_sdnn.measure.operations import Activity, count_activity
@@ -30,9 +31,7 @@ STRETCH = 600  # frames in the steering plot, 30 seconds of a 20 Hz camera
 def main() -> None:
     params = load_params()
     network = load_network(NETWORK)
-    drive = read_frames(FRAMES)
-    videos, labels = sequences(drive, params.sequence)
-    split = split_sequences(drive.segments, params.sequence, params.split)
+    drive, videos, labels, split = open_dataset(FRAMES, params.sequence, params.split)
 
     def measure(chosen: np.ndarray, desc: str) -> Activity:
         starts = progress(range(0, len(chosen), BATCH), desc=desc, unit="batch")

@@ -3,7 +3,9 @@
 import numpy as np
 import torch
 
-from pilotnet_sdnn.dataset.store import Sequences, read_frames, sequences, split_sequences, stretch_with_most
+from pilotnet_sdnn.dataset.dataset import open_dataset
+from pilotnet_sdnn.dataset.sequences import Sequences
+from pilotnet_sdnn.dataset.split import stretch_with_most
 from pilotnet_sdnn.errors import UserError, exit_on_error
 from pilotnet_sdnn.files import write_csv, write_metrics
 from pilotnet_sdnn.loihi.comparison import agreement, angles_and_events, first_difference, netx_messages, run_sequences
@@ -24,9 +26,7 @@ from pilotnet_sdnn.sdnn.network import LAYERS, load_network
 def main() -> None:
     params = load_params()
     network = read_network(EXPORTED_NETWORK)
-    drive = read_frames(FRAMES)
-    videos, labels = sequences(drive, params.sequence)
-    split = split_sequences(drive.segments, params.sequence, params.split)
+    drive, videos, labels, split = open_dataset(FRAMES, params.sequence, params.split)
 
     def compare(frames: np.ndarray | Sequences, labels: np.ndarray, floating: tuple, fixed: tuple) -> dict:
         """Of sequences, from the angles and events that both networks made of them."""

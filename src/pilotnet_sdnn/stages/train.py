@@ -10,7 +10,7 @@ import torch
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
 from pilotnet_sdnn.dataset.batches import batches
-from pilotnet_sdnn.dataset.store import read_frames, sequences, split_sequences
+from pilotnet_sdnn.dataset.dataset import open_dataset
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv
 from pilotnet_sdnn.interrupts import StopRequest
@@ -34,9 +34,7 @@ def main() -> None:
     torch.set_num_threads(params.threads)
 
     # data: sequences of packed frames
-    drive = read_frames(FRAMES)
-    videos, angles = sequences(drive, params.sequence)
-    split = split_sequences(drive.segments, params.sequence, params.split)
+    drive, videos, angles, split = open_dataset(FRAMES, params.sequence, params.split)
     print(
         f"{drive.origin}: {len(split.train)} training and {len(split.test)} test sequences of {params.sequence} frames"
     )

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
 from pilotnet_sdnn.dataset.batches import batches
-from pilotnet_sdnn.dataset.store import Sequences, read_frames, sequences, split_sequences
+from pilotnet_sdnn.dataset.dataset import open_dataset
+from pilotnet_sdnn.dataset.sequences import Sequences
 from pilotnet_sdnn.errors import UserError, exit_on_error
 from pilotnet_sdnn.files import write_metrics
 from pilotnet_sdnn.measure.steering import steering_metrics
@@ -33,9 +34,7 @@ def main() -> None:
     torch.set_num_threads(params.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    drive = read_frames(FRAMES)
-    videos, angles = sequences(drive, params.sequence)
-    split = split_sequences(drive.segments, params.sequence, params.split)
+    drive, videos, angles, split = open_dataset(FRAMES, params.sequence, params.split)
     amounts = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
     test = np.sort(split.test)
 
