@@ -6,6 +6,7 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 LOCK = Path("dvc.lock")
 
+ENVIRONMENT = Path("data/environment.yaml")
 DRIVE = Path("data/raw/driving_dataset.zip")
 FRAMES = Path("data/frames.h5")
 ACTIVITY = Path("data/activity.npz")
