@@ -152,7 +152,7 @@ def stale(clone) -> set[str]:
 )
 def test_an_upgrade_in_the_lock_runs_the_stages_whose_results_it_may_change(clone, library, stages):
     lock = clone.path / "uv.lock"
-    before, _, after = lock.read_text().partition(f'name = "{library}"\nversion = "')
+    before, _, after = lock.read_text().rpartition(f'name = "{library}"\nversion = "')
     lock.write_text(f'{before}name = "{library}"\nversion = "99.{after}')
     assert stale(clone) == {"environment"}
     clone.run("dvc", "repro", "environment")
