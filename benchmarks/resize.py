@@ -40,7 +40,8 @@ from torchvision.io import decode_jpeg
 
 from pilotnet_sdnn.dataset.resizing import resize, resized_frames
 from pilotnet_sdnn.drive import synthetic
-from pilotnet_sdnn.drive.labels import BadLabels, Label, frame_member, open_drive, pack_drive, read_labels
+from pilotnet_sdnn.drive.drive_zip import frame_member, open_drive, pack_drive, read_labels
+from pilotnet_sdnn.drive.labels import BadLabels, Label
 from pilotnet_sdnn.paths import DRIVE, PARAMS
 
 REAL = Path("../shared/data/udacity_ch2_001.zip")

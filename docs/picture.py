@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pilotnet_sdnn.drive.archives import read_member
-from pilotnet_sdnn.drive.labels import decode_frame, frame_member, open_drive, origin, read_labels
-from pilotnet_sdnn.drive.synthetic import FRAME_RATE
+from pilotnet_sdnn.drive.drive_zip import frame_member, open_drive, origin, read_labels
+from pilotnet_sdnn.drive.images import decode_frame
+from pilotnet_sdnn.drive.synthetic_world import FRAME_RATE
 from pilotnet_sdnn.paths import DRIVE, EVALUATION_METRICS, OPERATIONS_METRICS, OPERATIONS_PLOT, STEERING_PLOT
 
 PICTURE = Path(__file__).with_name("picture.png")

@@ -14,19 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pilotnet_sdnn.drive import sources
-from pilotnet_sdnn.drive.archives import FolderArchive
-from pilotnet_sdnn.drive.labels import (
-    BadLabels,
-    decode_frame,
-    decode_text,
-    format_label,
-    frame_member,
-    open_drive,
-    parse_labels,
-    read_labels,
-    read_member,
-    segments,
-)
+from pilotnet_sdnn.drive.archives import FolderArchive, read_member
+from pilotnet_sdnn.drive.drive_zip import frame_member, open_drive, read_labels
+from pilotnet_sdnn.drive.images import decode_frame
+from pilotnet_sdnn.drive.labels import BadLabels, decode_text, format_label, parse_labels, segments
 from pilotnet_sdnn.drive.layouts import Reading, read_layout
 from pilotnet_sdnn.errors import UserError
 

@@ -19,8 +19,8 @@ import pytest
 import requests
 
 from pilotnet_sdnn.drive import http as module
+from pilotnet_sdnn.drive.drive_zip import open_drive
 from pilotnet_sdnn.drive.http import download
-from pilotnet_sdnn.drive.labels import open_drive
 from pilotnet_sdnn.errors import UserError
 
 

@@ -12,7 +12,8 @@ from pilotnet_sdnn.dataset.overview import curves, draw, drive_metrics, jumps
 from pilotnet_sdnn.dataset.resizing import resized_frames
 from pilotnet_sdnn.dataset.store import Frames
 from pilotnet_sdnn.drive import synthetic
-from pilotnet_sdnn.drive.labels import open_drive, parse_labels, radians, read_labels
+from pilotnet_sdnn.drive.drive_zip import open_drive, read_labels
+from pilotnet_sdnn.drive.labels import parse_labels, radians
 
 
 def smooth(rng: np.random.Generator, length: int, over: int) -> np.ndarray:

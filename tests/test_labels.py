@@ -13,21 +13,16 @@ from torchvision import transforms
 
 from pilotnet_sdnn.dataset.resizing import resized_frames
 from pilotnet_sdnn.drive import labels as drive_module
-from pilotnet_sdnn.drive.labels import (
+from pilotnet_sdnn.drive.drive_zip import (
     PILOTNET_LABELS_SHA256,
-    BadLabels,
-    Label,
-    decode_frame,
-    format_label,
     odd_shapes,
     open_drive,
     origin,
     pack_drive,
-    parse_labels,
-    radians,
     read_labels,
-    segments,
 )
+from pilotnet_sdnn.drive.images import decode_frame
+from pilotnet_sdnn.drive.labels import BadLabels, Label, format_label, parse_labels, radians, segments
 
 SQUARE = Image.new("RGB", (64, 64), (10, 20, 30))
 

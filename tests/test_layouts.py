@@ -8,7 +8,8 @@ from clone import TINY, Clone
 from drives import JPEG, one_line, write_folder, write_zip
 
 from pilotnet_sdnn.drive import sources
-from pilotnet_sdnn.drive.labels import BadLabels, open_drive, origin, read_labels, segments
+from pilotnet_sdnn.drive.drive_zip import open_drive, origin, read_labels
+from pilotnet_sdnn.drive.labels import BadLabels, segments
 from pilotnet_sdnn.drive.layouts import Reading
 
 FRAMES = {f"{i}.jpg": JPEG + bytes([i]) for i in range(4)}  # bytes after its end do not harm a JPEG

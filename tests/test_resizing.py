@@ -21,7 +21,8 @@ from PIL import Image
 
 from pilotnet_sdnn.dataset.resizing import decode
 from pilotnet_sdnn.dataset.store import read_frames
-from pilotnet_sdnn.drive.labels import decode_frame, pack_drive
+from pilotnet_sdnn.drive.drive_zip import pack_drive
+from pilotnet_sdnn.drive.images import decode_frame
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.paths import DRIVE, FRAMES
 from pilotnet_sdnn.stages import resize as stage

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 import pytest
 
 from pilotnet_sdnn.drive import http, sources
-from pilotnet_sdnn.drive.labels import open_drive, read_labels
+from pilotnet_sdnn.drive.drive_zip import open_drive, read_labels
 from pilotnet_sdnn.errors import UserError
 
 

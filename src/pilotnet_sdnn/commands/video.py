@@ -11,8 +11,10 @@ import numpy as np
 from pilotnet_sdnn.dataset.dataset import open_dataset
 from pilotnet_sdnn.dataset.split import Split, stretch_with_most
 from pilotnet_sdnn.drive.archives import read_member
-from pilotnet_sdnn.drive.labels import BadLabels, decode_frame, frame_member, labels_name, open_drive, read_labels
-from pilotnet_sdnn.drive.synthetic import FRAME_RATE
+from pilotnet_sdnn.drive.drive_zip import frame_member, labels_name, open_drive, read_labels
+from pilotnet_sdnn.drive.images import decode_frame
+from pilotnet_sdnn.drive.labels import BadLabels
+from pilotnet_sdnn.drive.synthetic_world import FRAME_RATE
 from pilotnet_sdnn.errors import UserError, exit_on_error
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import DRIVE, FRAMES, NETWORK

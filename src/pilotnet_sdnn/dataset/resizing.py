@@ -25,7 +25,9 @@ from PIL import Image
 from pilotnet_sdnn.dataset.prefetch import prefetch
 from pilotnet_sdnn.dataset.store import FRAME_SHAPE, Block
 from pilotnet_sdnn.drive.archives import read_member
-from pilotnet_sdnn.drive.labels import MAX_PIXELS, BadLabels, Label, decode_frame, frame_member
+from pilotnet_sdnn.drive.drive_zip import frame_member
+from pilotnet_sdnn.drive.images import MAX_PIXELS, decode_frame
+from pilotnet_sdnn.drive.labels import BadLabels, Label
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.interrupts import INTERRUPTS, interrupts_held
 

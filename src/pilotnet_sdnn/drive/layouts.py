@@ -17,8 +17,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from pilotnet_sdnn.drive.archives import Archive, inside, quoted
+from pilotnet_sdnn.drive.drive_zip import FOLDER
 from pilotnet_sdnn.drive.labels import (
-    FOLDER,
     MAX_TIME,
     BadLabels,
     Label,

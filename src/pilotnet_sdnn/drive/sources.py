@@ -18,8 +18,8 @@ from PIL import Image
 
 from pilotnet_sdnn.drive import synthetic
 from pilotnet_sdnn.drive.archives import Archive, FolderArchive, ZipArchive, open_zip
+from pilotnet_sdnn.drive.drive_zip import FOLDER, LABELS, PILOTNET_LABELS_SHA256, labels_sha256, origin, pack_drive
 from pilotnet_sdnn.drive.http import download
-from pilotnet_sdnn.drive.labels import FOLDER, LABELS, PILOTNET_LABELS_SHA256, labels_sha256, origin, pack_drive
 from pilotnet_sdnn.drive.layouts import SIMULATOR, SULLY_CHEN, Drive, Reading, read_layout
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.files import atomic_write

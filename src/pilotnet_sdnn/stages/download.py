@@ -1,6 +1,7 @@
 """Bring the drives that `source` names to data/raw/driving_dataset.zip."""
 
-from pilotnet_sdnn.drive.labels import BadLabels, labels_name, odd_shapes, open_drive, origin, read_labels
+from pilotnet_sdnn.drive.drive_zip import labels_name, odd_shapes, open_drive, origin, read_labels
+from pilotnet_sdnn.drive.labels import BadLabels
 from pilotnet_sdnn.drive.layouts import Reading
 from pilotnet_sdnn.drive.sources import fetch
 from pilotnet_sdnn.errors import exit_on_error

@@ -9,16 +9,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pilotnet_sdnn.dataset.resizing import resized_frames
 from pilotnet_sdnn.dataset.store import Block, read_frames, write_frames
-from pilotnet_sdnn.drive.labels import (
-    BadLabels,
-    labels_name,
-    labels_sha256,
-    open_drive,
-    origin,
-    radians,
-    read_labels,
-    segments,
-)
+from pilotnet_sdnn.drive.drive_zip import labels_name, labels_sha256, open_drive, origin, read_labels
+from pilotnet_sdnn.drive.labels import BadLabels, radians, segments
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import DRIVE, FRAMES

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from pilotnet_sdnn.drive.synthetic import FRAME_RATE
+from pilotnet_sdnn.drive.synthetic_world import FRAME_RATE
 from pilotnet_sdnn.files import atomic_write
 from pilotnet_sdnn.sdnn.geometry import fan_out, layer_geometries
 from pilotnet_sdnn.sdnn.network import Network, normalise
