@@ -211,7 +211,7 @@ def test_wrong_ssh_key_and_push_that_is_cut_off(team, tmp_path):
         truncated = network_object(team, store)
         truncated.parent.mkdir(parents=True, exist_ok=True)
         truncated.write_bytes(network_object(team, cache).read_bytes()[:1000])
-        assert "are whole now" in team.run("sdnn-share", "push")
+        assert "repaired" in team.run("sdnn-share", "push")
         assert truncated in objects(store)
         for path in objects(store):
             assert path.read_bytes() == (cache / path.relative_to(store)).read_bytes()
@@ -236,7 +236,7 @@ def test_wrong_s3_secret_and_damaged_object_on_s3(team, tmp_path):
         other = team.colleague(tmp_path / "other")
         connect(other, server)
         assert f"not taken over: team/{key};" in other.run("sdnn-share", "pull", code=1)
-        assert "are whole now" in team.run("sdnn-share", "push")
+        assert "repaired" in team.run("sdnn-share", "push")
         assert "execute nothing" in other.run("sdnn-share", "pull")
 
 

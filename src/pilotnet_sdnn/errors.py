@@ -11,9 +11,14 @@ class UserError(Exception):
     """One line that says what is wrong, where, what was expected and how to mend it."""
 
 
+def printable(text: str) -> str:
+    """Escape what a terminal obeys instead of showing it: control characters, line ends, marks of direction."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def one_line(error: BaseException) -> str:
     """What an error of a library says, in one line; its kind where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__
 
 
 @contextmanager
@@ -25,6 +30,6 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable(str(error))}")
     except KeyboardInterrupt:
         sys.exit("stopped")

@@ -1,16 +1,20 @@
-"""Share all runs with the team: what one has trained, nobody trains again."""
+"""Share every run with the team: what one of you has trained, nobody trains again."""
 
 import argparse
 import logging.handlers
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from dvc.config import NoRemoteError
+from dvc.data_cloud import Remote
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
+from dvc_objects.fs.local import LocalFileSystem
 
-from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, exit_on_error
+from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, exit_on_error, one_line
+from pilotnet_sdnn.team.shared_folder import check_access, open_to_group
 from pilotnet_sdnn.team.sharing import pull, push
 
 
@@ -27,36 +31,47 @@ def share(action: str, remote_name: str | None = None) -> None:
     """Push to, or pull from, a remote of the DVC repository around the current folder.
 
     Raises:
-        UserError: there is no repository or no remote, the remote refuses or cannot be reached, or something
-            arrived damaged. What was transferred before stays; the next call goes on from there.
+        UserError: there is no repository or no remote, dvc.yaml or dvc.lock is damaged, the remote refuses or cannot
+            be reached, or it holds something damaged. What was transferred stays; the next call resumes.
     """
     try:
         repo = Repo()
+        repo.index.check_graph()  # reads dvc.yaml and dvc.lock
     except NotDvcRepoError:
         raise UserError(NO_REPOSITORY) from None
-    except DvcException as error:  # such as a mistake in .dvc/config
-        raise UserError(_told(error)) from None
+    except DvcException as error:
+        raise UserError(one_line(error)) from None
     with repo, _collected_problems() as problems:
         try:
             remote = repo.cloud.get_remote(remote_name)
         except NoRemoteError:
             raise UserError("there is no default DVC remote: `dvc remote add -d NAME URL`, recipes in README") from None
         except DvcException as error:
-            raise UserError(f"{_told(error)}; `dvc remote list` shows the remotes") from None
+            raise UserError(f"{one_line(error)}; `dvc remote list` shows the remotes") from None
         url = remote.fs.unstrip_protocol(remote.path)
-        with _remote_errors(url, problems):
+        with _one_line_errors(url, problems):
             print(f"{action} {'to' if action == 'push' else 'from'} {url}")
+            if isinstance(remote.fs, LocalFileSystem):
+                check_folder(remote, write=action == "push")
             {"push": push, "pull": pull}[action](repo, remote)
 
 
-def _told(error: BaseException) -> str:
+def check_folder(remote: Remote, write: bool) -> None:
+    """Open the user's part of a folder to its group if the remote is shared; then find what others have not opened."""
+    shared = remote.config.get("shared") == "group"
+    if write and shared:
+        open_to_group(Path(remote.path))
+    check_access(Path(remote.path), write, shared)
+
+
+def _reason(error: BaseException) -> str:
     kind = "" if isinstance(error, UserError | DvcException) else f"{type(error).__name__}: "
     return kind + (str(error).strip() or "no reason given").splitlines()[0]
 
 
 @contextmanager
 def _collected_problems() -> Iterator[list[logging.LogRecord]]:
-    """What DVC logs meanwhile, instead of on the terminal: it logs why a transfer failed, and raises nothing."""
+    """Keep what DVC logs off the terminal and collect it: DVC logs why a transfer failed, and raises nothing."""
     loggers = [logging.getLogger(name) for name in ("dvc", "dvc_data", "dvc_objects")]
     before = [logger.handlers for logger in loggers]
     collector = logging.handlers.BufferingHandler(sys.maxsize)
@@ -70,14 +85,14 @@ def _collected_problems() -> Iterator[list[logging.LogRecord]]:
 
 
 @contextmanager
-def _remote_errors(url: str, problems: list[logging.LogRecord]) -> Iterator[None]:
-    """Whatever a server or its client library says, as one line with the remote and the first cause."""
+def _one_line_errors(url: str, problems: list[logging.LogRecord]) -> Iterator[None]:
+    """Turn what a server or its client library raises into one line with the remote and the first cause."""
     try:
         yield
     except Exception as error:  # each kind of remote raises exceptions of its own library, which may not be installed
         causes = [record.exc_info[1] for record in problems if record.exc_info and record.exc_info[1]]
-        told = "".join(f" ({_told(cause)})" for cause in causes[:1])
-        raise UserError(f"{url}: {_told(error)}{told}") from error
+        cause = "".join(f" ({_reason(first)})" for first in causes[:1])
+        raise UserError(f"{url}: {_reason(error)}{cause}") from error
 
 
 if __name__ == "__main__":

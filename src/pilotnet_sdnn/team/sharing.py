@@ -1,12 +1,20 @@
 """Objects and run records between the cache and a DVC remote.
 
-`dvc push --run-cache` sends the records of all runs, but only the objects of the current dvc.lock. This sends, or
-fetches, the objects of every recorded run, of all experiments and of the workspace, and then the records. The calls
-into DVC are internal ones of the version that pyproject.toml pins; tests/test_share.py tries them on real servers.
+`dvc push --run-cache` sends the records of all runs, but only the objects of the current dvc.lock, and
+`dvc pull --run-cache` writes whatever the remote holds to whatever path it names. These two functions send and fetch
+the objects of every recorded run, of all experiments and of the workspace, and believe nothing that the remote says.
+The calls into DVC are internal ones of the version that pyproject.toml pins; tests/test_share.py tries them on real
+servers.
 """
 
-from collections.abc import Iterator
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from dvc.cachemgr import LEGACY_HASH_NAMES
 from dvc.data_cloud import Remote
@@ -14,8 +22,6 @@ from dvc.fs.callbacks import TqdmCallback
 from dvc.repo import Repo
 from dvc.repo.experiments.utils import exp_refs
 from dvc.scm import NoSCMError
-from dvc.stage.cache import _get_cache_hash
-from dvc.utils.serialize import YAMLFileCorruptedError, load_yaml
 from dvc_data.hashfile.db import HashFileDB
 from dvc_data.hashfile.hash import file_md5
 from dvc_data.hashfile.hash_info import HashInfo
@@ -23,100 +29,183 @@ from dvc_objects.fs import generic
 from dvc_objects.fs.base import FileSystem
 from dvc_objects.fs.local import LocalFileSystem
 
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, printable
+from pilotnet_sdnn.team.records import (
+    MissingListError,
+    RefusedError,
+    code_in_git,
+    declared_stages,
+    folders,
+    objects,
+    parse_record,
+    record_stage,
+    refuse_code,
+    refused_name,
+)
+
+NAMED = 10  # of what is refused, however much it is
+
+
+class Arrivals(NamedTuple):
+    """What became of the records that the remote has and the clone lacks."""
+
+    refused: dict[str, str]  # name -> reason
+    undeclared: list[str]  # names of records that fit no stage of dvc.yaml
 
 
 def push(repo: Repo, remote: Remote) -> None:
     """Send objects first and records last, so that a record on the remote never refers to what is not there.
 
-    An upload that is cut off leaves nothing under an object's name. One of another size than here is damaged, which
-    `dvc push` does not see: it is sent again.
+    An upload that is cut off leaves nothing under an object's name. An object of another size than here is damaged,
+    which `dvc push` does not see: it is sent again.
     """
-    cache = repo.cache.local
+    cache, recorded = repo.cache.local, recorded_objects(repo)
     here, there = _sizes(cache), _sizes(remote.odb)
-    shared = {entry.value: entry for entry in used_objects(repo) if entry.value in here}
+    shared = {entry.value: entry for entry in used_objects(repo, recorded) if entry.value in here}
     damaged = [oid for oid in shared if there.get(oid, here[oid]) != here[oid] and _intact(cache, oid)]
     for oid in damaged:
         remote.odb.delete(oid)
     sent, failed = repo.cloud.push(shared.values(), odb=remote.odb)
     if failed:
-        raise UserError(f"{len(failed)} of {len(shared)} objects could not be sent, the same command goes on")
-    records = copy_records(repo.cache.legacy, remote.legacy_odb)
+        raise UserError(f"{len(failed)} of {len(shared)} objects could not be sent; run the same command again")
+    available = here.keys() | there.keys()
+    complete = {name for name, entries in recorded.items() if available.issuperset(entry.value for entry in entries)}
+    records = _send_records(repo.cache.legacy, remote.legacy_odb, complete)
 
     size = sum(here[entry.value] for entry in sent) / 1e6
-    print(f"sent {len(sent)} of {len(shared)} objects, {size:.1f} MB, and the records of {len(records)} stage runs")
+    print(f"sent {len(sent)} of {len(shared)} objects, {size:.1f} MB, and the records of {records} stage runs")
     if damaged:
-        print(f"{len(damaged)} of them lay there damaged and are whole now")
+        print(f"repaired {len(damaged)} objects that were damaged on the remote")
 
 
 def pull(repo: Repo, remote: Remote) -> None:
-    """Fetch records, then the objects they and the experiments refer to; the hash of what arrives is checked."""
+    """Fetch records, then the objects that they and the experiments refer to; the hash of what arrives is checked.
+
+    Raises:
+        UserError: something was refused or could not be fetched. Everything else is here by then.
+    """
     if not remote.fs.exists(remote.path):
         raise UserError("there is nothing there; a clone that has runs sends them with `sdnn-share push`")
-    damaged_records = remove_damaged(copy_records(remote.legacy_odb, repo.cache.legacy))
-    wanted = used_objects(repo)
-    before, there = _sizes(repo.cache.local), _sizes(remote.odb)
-    remote.odb.verify = True  # whatever its configuration: DVC then removes what has not the hash of its name
-    _, failed = repo.cloud.pull(wanted, odb=remote.odb)
+    remote.odb.verify = True  # DVC then removes an object whose hash is not its name
+    repo.config["remote"][remote.name]["verify"] = True  # also where DVC itself fetches the list of a folder
+    there = _sizes(remote.odb)
+    arrivals = _fetch_records(repo, remote, there.keys())
+    wanted = used_objects(repo, recorded_objects(repo))
+    before = _sizes(repo.cache.local)
+    _, failed = repo.cloud.pull([entry for entry in wanted if entry.value in there], odb=remote.odb)
     here = _sizes(repo.cache.local)
     new = here.keys() - before.keys()
     print(f"fetched {len(new)} of {len(wanted)} objects, {sum(here[oid] for oid in new) / 1e6:.1f} MB")
 
     lacking = {entry.value for entry in wanted - failed} - here.keys()
-    damaged = sorted(lacking & there.keys())
-    missing = lacking - there.keys()
+    damaged, missing = sorted(lacking & there.keys()), lacking - there.keys()
+    refused = {f"runs/{name}": reason for name, reason in arrivals.refused.items()}
+    refused |= {remote.odb.oid_to_path(oid): "its hash does not match its name" for oid in damaged}
+    for path, reason in islice(refused.items(), NAMED):
+        print(printable(f"refused {path}: {reason}"))
+    if arrivals.undeclared:
+        print(
+            f"left {len(arrivals.undeclared)} records there whose stages are in no dvc.yaml that git has here; "
+            "if a colleague added them, `git fetch`, then pull again"
+        )
     if failed:
-        raise UserError(f"{len(failed)} objects could not be fetched, the same command goes on")
-    if damaged or damaged_records:
-        paths = [*map(remote.odb.oid_to_path, damaged), *damaged_records]
+        raise UserError(f"{len(failed)} objects could not be fetched; run the same command again")
+    if refused:
+        more = f"; so are {len(refused) - 1} others" if len(refused) > 1 else ""
         raise UserError(
-            f"damaged there and not taken over: {', '.join(paths)}; delete that there (from a folder DVC has, if it "
-            "was writable), and whoever has the run sends it again with `sdnn-share push`"
+            f"damaged there and not taken over: {next(iter(refused))}{more}; everything else was fetched. Delete it "
+            "there, and `sdnn-share push` of a clone that has the run sends it again"
         )
     if missing:
         print(f"{len(missing)} objects are neither here nor there: the stages that made them would run again")
     print(f"`dvc repro` and `dvc exp run` of {'the other' if missing else 'these'} runs execute nothing any more")
 
 
-def used_objects(repo: Repo) -> set[HashInfo]:
-    """The objects of the workspace, of all experiments and of every record in the run cache."""
-    runs = Path(repo.stage_cache.cache_dir)
-    records = [(path.parent.name, path.name) for path in runs.glob("*/*/*") if len(path.name) == 64]
+def used_objects(repo: Repo, recorded: dict[str, list[HashInfo]]) -> set[HashInfo]:
+    """The objects of the workspace, of all experiments and of these records."""
     try:
         experiments = [repo.scm.get_ref(str(ref)) for ref in exp_refs(repo.scm)]
     except NoSCMError:
         experiments = []
-    used = repo.used_objs(revs=experiments, used_run_cache=records, skip_failed=True)
-    return {entry for entries in used.values() for entry in entries if entry.name not in LEGACY_HASH_NAMES}
+    used = repo.used_objs(revs=experiments, skip_failed=True)
+    in_lock_files = {entry for entries in used.values() for entry in entries if entry.name not in LEGACY_HASH_NAMES}
+    return in_lock_files.union(*recorded.values())
 
 
-def copy_records(source: HashFileDB, target: HashFileDB) -> list[str]:
-    """Copy the records that the target lacks or has of another size; where they are now."""
-    wanted, there = _record_sizes(source), _record_sizes(target)
-    names = [name for name, size in wanted.items() if there.get(name) != size]
-    paths = [target.fs.join(target.path, "runs", name) for name in names]
-    for folder in {target.fs.parent(path) for path in paths}:
-        target.fs.makedirs(folder, exist_ok=True)
-    with TqdmCallback(desc="Records of runs", unit="file", size=len(names)) as callback:
-        if names:
-            sources = [source.fs.join(source.path, "runs", name) for name in names]
-            generic.copy(source.fs, sources, target.fs, paths, callback=callback)
-    return paths
-
-
-def remove_damaged(records: list[str]) -> list[str]:
-    """Remove the local records whose content has not the hash that is their name; which these were."""
-
-    def damaged(record: Path) -> bool:
+def recorded_objects(repo: Repo) -> dict[str, list[HashInfo]]:
+    """The objects of each record in this clone; a damaged record is removed, as DVC does when it meets one."""
+    recorded = {}
+    runs = Path(repo.stage_cache.cache_dir)
+    for name in _record_sizes(repo.cache.legacy):
         try:
-            return _get_cache_hash(load_yaml(record)) != record.name
-        except (YAMLFileCorruptedError, AttributeError, TypeError, KeyError):
-            return True
+            recorded[name] = objects(parse_record(name, (runs / name).read_bytes()), repo.cache.local)
+        except MissingListError:  # `dvc gc` was here
+            continue
+        except RefusedError as error:
+            print(printable(f"removed {runs / name}: {error}"))
+            (runs / name).unlink()
+    return recorded
 
-    removed = [record for record in map(Path, records) if damaged(record)]
-    for record in removed:
-        record.unlink()
-    return ["/".join(("runs", *record.parts[-3:])) for record in removed]
+
+def _send_records(source: HashFileDB, target: HashFileDB, records: set[str]) -> int:
+    """Send the records that the target lacks or has in another size; how many these were."""
+    there = _record_sizes(target)
+    sizes = {name: size for name, size in _record_sizes(source).items() if name in records}
+    names = [name for name, size in sizes.items() if there.get(name) != size]
+    paths = [_record_path(target, name) for name in names]
+    for folder in {target.fs.parent(path) for path in paths}:
+        target.makedirs(folder)
+    _copy(source.fs, [_record_path(source, name) for name in names], target.fs, paths)
+    for path in paths:
+        target.protect(path)
+    return len(names)
+
+
+def _fetch_records(repo: Repo, remote: Remote, there: Iterable[str]) -> Arrivals:
+    """Take over the records that are new here, each of them only after it was checked in a folder of its own.
+
+    Args:
+        there: the names of the objects on the remote.
+    """
+    source, target = remote.legacy_odb, repo.cache.legacy
+    here, offered = _record_sizes(target), _record_sizes(source)
+    new = [name for name, size in offered.items() if here.get(name) != size]
+    arrivals = Arrivals({name: reason for name in new if (reason := refused_name(name, offered[name]))}, [])
+    names = [name for name in new if name not in arrivals.refused]
+    declared, code = declared_stages(repo), code_in_git(repo)
+    with tempfile.TemporaryDirectory(dir=repo.tmp_dir) as folder:
+        paths = {name: str(Path(folder, name.replace("/", "-"))) for name in names}
+        _copy(source.fs, [_record_path(source, name) for name in names], target.fs, list(paths.values()))
+        records = {}
+        for name in names:
+            with _refusing(name, arrivals):
+                records[name] = parse_record(name, Path(paths[name]).read_bytes())
+        lists = {entry for record in records.values() for entry in folders(record) if entry.value in there}
+        repo.cloud.pull(lists, odb=remote.odb)
+        for name, record in records.items():
+            with _refusing(name, arrivals):
+                refuse_code(record, code)
+                objects(record, repo.cache.local)
+                if record_stage(record) not in declared:
+                    arrivals.undeclared.append(name)
+                    continue
+                target.makedirs(target.fs.parent(_record_path(target, name)))
+                shutil.move(paths[name], _record_path(target, name))
+    return arrivals
+
+
+@contextmanager
+def _refusing(name: str, arrivals: Arrivals) -> Iterator[None]:
+    try:
+        yield
+    except RefusedError as error:
+        arrivals.refused[name] = str(error)
+
+
+def _copy(source: FileSystem, sources: list[str], target: FileSystem, targets: list[str]) -> None:
+    with TqdmCallback(desc="Records of runs", unit="file", size=len(sources)) as callback:
+        if sources:
+            generic.copy(source, sources, target, targets, callback=callback)
 
 
 def _sizes(odb: HashFileDB) -> dict[str, int]:
@@ -125,20 +214,28 @@ def _sizes(odb: HashFileDB) -> dict[str, int]:
 
 
 def _intact(odb: HashFileDB, oid: str) -> bool:
-    return file_md5(odb.oid_to_path(oid), odb.fs) == oid
+    return file_md5(odb.oid_to_path(oid), odb.fs) == oid.removesuffix(".dir")
+
+
+def _record_path(odb: HashFileDB, name: str) -> str:
+    return odb.fs.join(odb.path, "runs", name)
 
 
 def _record_sizes(odb: HashFileDB) -> dict[str, int]:
-    """The size of each record of the run cache, by its path in `runs`."""
-    files = _files(odb.fs, odb.fs.join(odb.path, "runs"))
-    return {"/".join(odb.fs.parts(path)[-3:]): size for path, size in files}
+    """The size of each file among the records, by its path below `runs`; what a cut-off upload left is none."""
+    folder = odb.fs.join(odb.path, "runs")
+    names = {path[len(folder) :].lstrip("/"): size for path, size in _files(odb.fs, folder)}
+    return {name: size for name, size in names.items() if not name.endswith(".tmp")}
 
 
 def _files(fs: FileSystem, folder: str) -> Iterator[tuple[str, int]]:
-    """Every file in a folder, which may not exist yet, and its size; one listing, no request for each."""
+    """Every regular file in a folder, which may not exist yet, and its size; one listing, no request for each."""
     if not fs.exists(folder):
         return
     if isinstance(fs, LocalFileSystem):
-        yield from ((path, Path(path).stat().st_size) for path in fs.find(folder))
+        for path in fs.find(folder):
+            info = Path(path).lstat()
+            if stat.S_ISREG(info.st_mode):
+                yield path, info.st_size
     else:
         yield from ((path, info["size"]) for path, info in fs.fs.find(folder, detail=True).items())

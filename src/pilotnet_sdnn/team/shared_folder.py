@@ -1,0 +1,67 @@
+"""A folder as the remote of several users: one group owns it, and all of the group may read and write.
+
+DVC's option `shared = group` does this for what DVC writes. What was written before it was set stays private to its
+owner, who alone can open it.
+"""
+
+import grp
+import os
+import pwd
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from pilotnet_sdnn.errors import UserError
+
+DIRECTORY_MODE = 0o2070  # the group reads, writes and enters; what is made inside inherits the group
+FILE_MODE = 0o040
+
+
+def open_to_group(folder: Path) -> None:
+    """Give all that belongs to the present user in the folder to the folder's group."""
+    if not folder.exists():
+        return
+    group = folder.stat().st_gid
+    for path in [folder, *folder.rglob("*")]:
+        with suppress(FileNotFoundError):  # another push renamed or removed it meanwhile
+            info = path.lstat()
+            if info.st_uid != os.getuid() or path.is_symlink():
+                continue
+            if info.st_gid != group:
+                with suppress(PermissionError):  # the user is not in that group
+                    os.chown(path, -1, group)
+            mode = info.st_mode | (DIRECTORY_MODE if path.is_dir() else FILE_MODE)
+            if mode != info.st_mode:
+                path.chmod(mode)
+
+
+def check_access(folder: Path, write: bool, shared: bool) -> None:
+    """Find what the present user cannot read, or write, before anything is transferred.
+
+    Args:
+        shared: whether the remote has DVC's option `shared = group`.
+
+    Raises:
+        UserError: something in the folder is closed to the user; with its owner and what the owner does about it.
+    """
+    verb, needed = ("write", os.W_OK | os.X_OK) if write else ("read", os.X_OK)
+    paths = [folder] if folder.exists() else []
+    for directory, folders, files in os.walk(folder):
+        paths += [Path(directory, name) for name in folders]
+        paths += [Path(directory, name) for name in files if not write]
+    for path in paths:  # those in a folder come after it
+        if not os.access(path, os.R_OK | needed if path.is_dir() else os.R_OK):
+            raise UserError(f"you cannot {verb} {path}: {_recipe(path, folder, shared)}")
+
+
+def _recipe(path: Path, folder: Path, shared: bool) -> str:
+    owner, group = _name(path.stat().st_uid, pwd.getpwuid), _name(folder.stat().st_gid, grp.getgrgid)
+    first = "" if shared else "`dvc remote modify NAME shared group`, commit that, then "
+    return f"{first}`sdnn-share push` by its owner {owner} opens it to the members of the group {group}"
+
+
+def _name(number: int, look_up: Callable) -> str:
+    try:
+        return look_up(number)[0]
+    except KeyError:
+        return str(number)
