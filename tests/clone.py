@@ -15,6 +15,17 @@ TINY = {  # with a checkpoint after nearly every step, so that kills hit their w
 }  # fmt: skip
 
 
+def environment(path: Path) -> dict[str, str]:
+    """What the commands of a repository at `path` need: our programs, its code and an author for commits."""
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(path / "src"),
+        "GIT_AUTHOR_NAME": "test", "GIT_AUTHOR_EMAIL": "test@example.com",
+        "GIT_COMMITTER_NAME": "test", "GIT_COMMITTER_EMAIL": "test@example.com",
+    }  # fmt: skip
+
+
 class Clone:
     """A clone of the working tree with parameters of its own, run with the environment the tests run in."""
 
@@ -28,13 +39,7 @@ class Clone:
                 continue
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, path / name)
-        self.env = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(path / "src"),
-            "GIT_AUTHOR_NAME": "test", "GIT_AUTHOR_EMAIL": "test@example.com",
-            "GIT_COMMITTER_NAME": "test", "GIT_COMMITTER_EMAIL": "test@example.com",
-        }  # fmt: skip
+        self.env = environment(path)
         self.set(**params)
         self.commit("Parameters of a test")
 

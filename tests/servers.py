@@ -1,17 +1,21 @@
 """Real servers on loopback, for the time of a test: OpenSSH and SeaweedFS' S3."""
 
 import getpass
+import http.server
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+from xml.sax.saxutils import escape
 
 import psutil
 import pytest
@@ -25,7 +29,7 @@ class Server(NamedTuple):
     url: str
     options: dict[str, str]
     secrets: dict[str, str]
-    process: subprocess.Popen
+    process: subprocess.Popen | None  # None for a folder or a server inside the test
 
 
 def free_port() -> int:
@@ -127,6 +131,55 @@ def s3_server(folder: Path) -> Iterator[Server]:
     with running(command, folder / "log", lambda: _makes_bucket(endpoint, key)) as process:
         secrets = {"access_key_id": key["accessKey"], "secret_access_key": key["secretKey"]}
         yield Server("s3://team/store", {"endpointurl": endpoint}, secrets, process)
+
+
+@contextmanager
+def lying_s3_server(objects: dict[str, bytes]) -> Iterator[Server]:
+    """A read-only S3 server with bucket `team` that lists and serves any key, such as those with `..` in them."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            url = urllib.parse.urlsplit(self.path)
+            query = dict(urllib.parse.parse_qsl(url.query))
+            key = urllib.parse.unquote(url.path).removeprefix("/team").removeprefix("/")
+            if not key:
+                self.answer(200, _listing(objects, query.get("prefix", ""), query.get("delimiter")))
+            elif key in objects:
+                self.answer(200, objects[key])
+            else:
+                self.answer(404, b"")
+
+        def answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Last-Modified", "Wed, 25 Nov 2026 12:00:00 GMT")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer((LOOPBACK, 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        secrets = {"access_key_id": "key", "secret_access_key": "secret"}
+        yield Server("s3://team/store", {"endpointurl": f"http://{LOOPBACK}:{server.server_port}"}, secrets, None)
+        server.shutdown()
+
+
+def _listing(objects: dict[str, bytes], prefix: str, delimiter: str | None) -> bytes:
+    keys = {key: len(body) for key, body in objects.items() if key.startswith(prefix)}
+    folders = set()
+    if delimiter:
+        folders = {prefix + key[len(prefix) :].partition("/")[0] + "/" for key in keys if "/" in key[len(prefix) :]}
+        keys = {key: size for key, size in keys.items() if "/" not in key[len(prefix) :]}
+    time = "<LastModified>2026-11-25T12:00:00.000Z</LastModified>"
+    files = "".join(f"<Contents><Key>{escape(k)}</Key><Size>{n}</Size>{time}</Contents>" for k, n in keys.items())
+    prefixes = "".join(f"<CommonPrefixes><Prefix>{escape(name)}</Prefix></CommonPrefixes>" for name in folders)
+    return f"<ListBucketResult><IsTruncated>false</IsTruncated>{files}{prefixes}</ListBucketResult>".encode()
 
 
 def _makes_bucket(endpoint: str, key: dict[str, str]) -> bool:

@@ -43,7 +43,7 @@ from pilotnet_sdnn.team.records import (
     refused_name,
 )
 
-NAMED = 10  # of what is refused, however much it is
+NAMED = 20  # of what is refused, however much it is
 
 
 class Arrivals(NamedTuple):

@@ -1,0 +1,233 @@
+"""Whoever can write to the team's remote must not be able to run code in a clone, or to stop its work."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy, deepcopy
+from pathlib import Path
+
+import pytest
+from clone import ROOT, Clone, environment
+from dvc.stage.cache import _get_cache_hash
+from ruamel.yaml import YAML
+from servers import Server, lying_s3_server
+
+PIPELINE = """\
+stages:
+  make:
+    cmd: mkdir -p data && cp src/input.txt data/made.txt
+    deps: [src/input.txt]
+    outs: [data/made.txt]
+  fill:
+    cmd: mkdir -p data/folder/inner && cp src/input.txt data/folder/inner/a.txt
+    deps: [src/input.txt]
+    outs: [data/folder]
+  count:
+    cmd: wc -c < data/made.txt > count.json
+    deps: [data/made.txt]
+    metrics: [count.json: {cache: false}]
+"""
+
+
+def repository(path: Path) -> Clone:
+    """Commands run in a repository that is there; a module that appears in its src/ would be imported by them."""
+    clone = copy(object.__new__(Clone))
+    clone.path, clone.env = path, environment(path)
+    clone.env["PYTHONPATH"] = os.pathsep.join([str(path / "src"), str(ROOT / "src")])
+    return clone
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory) -> Clone:
+    """A pipeline of a moment that ran, was committed and is shared in the folder `store` beside it."""
+    folder = tmp_path_factory.mktemp("team")
+    clone = repository(folder / "clone")
+    (clone.path / "src").mkdir(parents=True)
+    (clone.path / "src/input.txt").write_text("something\n")
+    (clone.path / "dvc.yaml").write_text(PIPELINE)
+    clone.run("git", "init", "-q")
+    clone.run("dvc", "init", "-q")
+    clone.run("dvc", "repro")
+    clone.commit("The pipeline has run")
+    clone.run("dvc", "remote", "add", "--local", "-d", "team", str(folder / "store"))
+    clone.run("sdnn-share", "push")
+    return clone
+
+
+def colleague(team: Clone, path: Path, server: Server) -> Clone:
+    clone = repository(team.colleague(path).path)
+    clone.run("dvc", "remote", "add", "--local", "-d", "team", server.url)
+    for name, value in {**server.options, **server.secrets}.items():
+        clone.run("dvc", "remote", "modify", "--local", "team", name, value)
+    return clone
+
+
+def store_of(team: Clone) -> dict[str, bytes]:
+    """What an honest remote holds, by path."""
+    store = team.path.parent / "store"
+    return {path.relative_to(store).as_posix(): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+
+
+def honest_record(team: Clone, output: str) -> tuple[str, dict]:
+    """The key and the content of the record of a stage, known by its output."""
+    records = {name: YAML(typ="safe").load(data) for name, data in store_of(team).items() if name.startswith("runs/")}
+    ((name, record),) = [item for item in records.items() if item[1]["outs"][0]["path"] == output]
+    return name.split("/")[2], record
+
+
+def named(record: dict, key: str | None = None, value: str | None = None) -> tuple[str, bytes]:
+    """A record under the name it should have, or one that it should not."""
+    key = key or _get_cache_hash(deepcopy(record), key=True)
+    value = value or _get_cache_hash(record)
+    return f"runs/{key[:2]}/{key}/{value}", json.dumps(record).encode()
+
+
+def stored(content: bytes, suffix: str = "") -> tuple[str, bytes]:
+    md5 = hashlib.md5(content).hexdigest()
+    return f"files/md5/{md5[:2]}/{md5[2:]}{suffix}", content
+
+
+def output(path: str, content: bytes = b"", **more: object) -> dict:
+    return {"path": path, "hash": "md5", "md5": hashlib.md5(content).hexdigest(), **more}
+
+
+def attacks(team: Clone, marker: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Bad records, by path, and the objects that they need."""
+    make, made = honest_record(team, "data/made.txt")
+    fill, filled = honest_record(team, "data/folder")
+    config = f'[core]\n\tfsmonitor = "touch {marker}"\n'.encode()
+    program = f"open({str(marker)!r}, 'w')".encode()
+    remote = f"[core]\n\tremote = team\n['remote \"team\"']\n\turl = ssh://x\n\tssh_command = touch {marker}\n".encode()
+    outside = json.dumps([{"md5": hashlib.md5(config).hexdigest(), "relpath": "../../.git/config"}]).encode()
+    traversal = json.dumps([{"md5": "../../../../../.git/config", "relpath": "a.txt"}]).encode()
+    lists = {entry[0]: entry[1] for entry in (stored(outside, ".dir"), stored(traversal, ".dir"))}
+
+    def with_outputs(record: dict, *outputs: dict) -> dict:
+        return {**record, "outs": list(outputs)}
+
+    def with_list(content: bytes) -> dict:
+        return with_outputs(filled, output("data/folder", md5=f"{hashlib.md5(content).hexdigest()}.dir"))
+
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 10)}]\n" for n in range(9)
+    )
+    contents = [
+        b"\xff\xfe not UTF-8", b"", b"[" * 50_000, bomb.encode(), b"cmd: " + b"x" * 2_000_000,
+        b"!!python/name:os.system", json.dumps({**made, "params": {"p": {"lr": 10**400}}}).encode(),
+    ]  # fmt: skip
+    damaged = {f"runs/{make[:2]}/{make}/{number:064x}": data for number, data in enumerate(contents)}
+    targets = {
+        "src/input.txt": program, "src": program, ".git/config": config, ".GIT/config": config,
+        "data/../.git/config": config, "../outside.txt": program, str(marker): program, ".dvc/config.local": remote,
+        "data/\x1b[2J": program, "sub/dvc.yaml": program,
+    }  # fmt: skip
+    records = dict(
+        [
+            named(with_outputs(made, output(".git/config", config)), key=make),
+            named(with_outputs(made, output("data/made.txt", b"other")), value="f" * 64),
+            *(named(with_outputs({**made, "cmd": path}, output(path, data))) for path, data in targets.items()),
+            named(with_outputs(made, output("data/made.txt", md5="../../../../.git/config")), key=make),
+            named(with_outputs(made, output("data/made.txt", files=[{"relpath": "../../.git/config", "md5": "0"}]))),
+            named(with_list(outside), key=fill),
+            named(with_list(traversal), key=fill),
+            ("runs/ab/config", config),
+        ]
+    )  # fmt: skip
+    objects = dict(map(stored, (config, program, remote, b"other")))
+    return {**damaged, **records}, {**objects, **lists}
+
+
+def code_of_nobody(team: Clone) -> tuple[str, bytes]:
+    """A sound record whose stage no commit knows: it may be of a colleague's branch, or of an enemy."""
+    _, made = honest_record(team, "data/made.txt")
+    return named({**made, "cmd": "anything", "outs": [output("src/sitecustomize.py", b"open('hacked', 'w')")]})
+
+
+@contextmanager
+def folder_remote(folder: Path, content: dict[str, bytes]) -> Iterator[Server]:
+    """With a pipe and a link among the records, which no S3 has."""
+    for name, data in content.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    os.mkfifo(folder / "runs" / ("c" * 64))
+    (folder / "files/md5/link").symlink_to("/nowhere")
+    yield Server(str(folder), {}, {}, None)
+
+
+@contextmanager
+def s3_remote(folder: Path, content: dict[str, bytes]) -> Iterator[Server]:
+    """With keys that are no paths, which no folder has."""
+    lies = {
+        "runs/../../config.local": b"[core]\n\tremote = other\n",
+        "runs/../../../.git/config": b"[core]\n\tfsmonitor = false\n",
+        "runs//etc/passwd": b"root",
+        "files/md5/../../../config.local": b"[core]\n\tremote = other\n",
+    }
+    with lying_s3_server({f"store/{name}": data for name, data in {**content, **lies}.items()}) as server:
+        yield server
+
+
+def files_outside_data(clone: Clone) -> dict[str, bytes]:
+    """All that a run may not change: code, configuration, git's own files and what lies beside the clone."""
+    passing = (".dvc/cache", ".dvc/tmp", ".git/index", "data", "store", "src/__pycache__")
+    files = {path.relative_to(clone.path.parent): path for path in clone.path.parent.rglob("*") if path.is_file()}
+    inside = {name.relative_to(clone.path.name).as_posix() if name.parts[0] == clone.path.name else str(name): path
+              for name, path in files.items()}  # fmt: skip
+    return {name: path.read_bytes() for name, path in inside.items() if not name.startswith(passing)}
+
+
+@pytest.mark.parametrize("serve", [folder_remote, s3_remote])
+def test_bad_records_are_named_and_left_and_the_good_ones_arrive(team, tmp_path, serve):
+    marker = tmp_path / "hacked"
+    bad, objects = attacks(team, marker)
+    content = {**store_of(team), **bad, **objects, **dict([code_of_nobody(team)])}
+    with serve(tmp_path / "store", content) as server:
+        clone = colleague(team, tmp_path / "clone", server)
+        before = files_outside_data(clone)
+        printed = clone.run("sdnn-share", "pull", code=1)
+        assert "Traceback" not in printed and "\x1b" not in printed
+        lies = 3 if serve is s3_remote else 0
+        assert f"so are {len(bad) + lies - 1} others; everything else was fetched" in printed
+        assert "left 1 records there whose stages are in no dvc.yaml" in printed
+        refused = [line for line in printed.splitlines() if line.startswith("refused runs/")]
+        assert len(refused) == 20
+        assert clone.run("sdnn-share", "pull", code=1).count("fetched 0 of") == 1
+    assert "Running stage" not in clone.run("dvc", "repro")
+    assert (clone.path / "data/folder/inner/a.txt").read_text() == "something\n"
+    assert clone.run("git", "status", "--short") == ""
+    assert files_outside_data(clone) == before
+    assert not marker.exists()
+
+
+def test_bad_records_that_are_here_already_are_removed(team, tmp_path):
+    """As `dvc pull --run-cache` brings them."""
+    bad, objects = attacks(team, tmp_path / "hacked")
+    with folder_remote(tmp_path / "store", {**store_of(team), **objects}) as server:
+        clone = colleague(team, tmp_path / "clone", server)
+        for name, data in bad.items():
+            path = clone.path / ".dvc/cache" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        assert "execute nothing" in clone.run("sdnn-share", "pull")
+    assert "Running stage" not in clone.run("dvc", "repro")
+
+
+def test_list_of_a_folder_that_was_exchanged_is_not_followed(team, tmp_path):
+    """The name is that of the list in dvc.lock, the content leads to .git/config."""
+    _, objects = attacks(team, tmp_path / "hacked")
+    honest = store_of(team)
+    (name,) = [name for name in honest if name.endswith(".dir")]
+    lies = [data for path, data in objects.items() if path.endswith(".dir")]
+    with folder_remote(tmp_path / "store", {**honest, **objects, name: lies[0]}) as server:
+        clone = colleague(team, tmp_path / "clone", server)
+        before = files_outside_data(clone)
+        oid = name.removeprefix("files/md5/").replace("/", "")
+        assert f"the list of files {oid} is missing" in clone.run("sdnn-share", "pull", code=1)
+        clone.run("dvc", "checkout", "--allow-missing")
+        clone.run("git", "status")
+    assert files_outside_data(clone) == before
+    assert not (tmp_path / "hacked").exists()
+    assert (clone.path / "data/made.txt").read_text() == "something\n"
