@@ -29,7 +29,7 @@ from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
 from pilotnet_sdnn.dataset.batches import batches
 from pilotnet_sdnn.dataset.resizing import resize
 from pilotnet_sdnn.dataset.sequences import cut_sequences
-from pilotnet_sdnn.dataset.store import BLOCK, read_frames, write_frames
+from pilotnet_sdnn.dataset.store import FRAMES_PER_READ, read_frames, write_frames
 from pilotnet_sdnn.drive import synthetic
 from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.losses import event_rate_loss
@@ -46,9 +46,12 @@ CHANGES = {
 
 def write_drive(path: Path, count: int) -> None:
     """A frames.h5 of `count` frames in which those of the made drive come again and again."""
-    made = np.stack([resize(Image.fromarray(image)) for image, _ in synthetic.drive(BLOCK, seed=0)])
+    made = np.stack([resize(Image.fromarray(image)) for image, _ in synthetic.drive(FRAMES_PER_READ, seed=0)])
     numbers = np.arange(count)
-    blocks = ((some, made[some % BLOCK]) for some in np.array_split(numbers, range(BLOCK, count, BLOCK)))
+    blocks = (
+        (some, made[some % FRAMES_PER_READ])
+        for some in np.array_split(numbers, range(FRAMES_PER_READ, count, FRAMES_PER_READ))
+    )
     write_frames(path, blocks, count, lambda kept: (np.sin(kept / 50), np.zeros(count)), origin="synthetic")
 
 

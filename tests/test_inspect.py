@@ -1,4 +1,4 @@
-"""Whether labels and frames belong together, on pictures whose movement is known and on real ones."""
+"""Whether labels match frames, on pictures whose movement is known and on real ones."""
 
 import json
 import math
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pilotnet_sdnn.dataset.alignment import align, cannot_tell, turning, warnings
-from pilotnet_sdnn.dataset.overview import curves, draw, drive_metrics, jumps
+from pilotnet_sdnn.dataset.alignment import align, inconclusive, turning, warnings
+from pilotnet_sdnn.dataset.inspection import curves, draw, drive_metrics, jumps
 from pilotnet_sdnn.dataset.resizing import resized_frames
 from pilotnet_sdnn.dataset.store import Frames
 from pilotnet_sdnn.drive import synthetic
@@ -78,14 +78,14 @@ def test_nothing_turns_from_one_segment_to_the_next():
 def test_pictures_without_anything_in_them_are_not_counted():
     black = panned(TURNS[:5], DEGREES[:5])._replace(frames=np.zeros((5, 33, 100, 3), np.uint8))
     alignment = align(turning(black), black.angles, black.segments)
-    assert alignment.frames == 0 and "fewer than" in cannot_tell(alignment)
+    assert alignment.frames == 0 and "fewer than" in inconclusive(alignment)
     assert warnings(alignment) == []
 
 
 def test_labels_that_fit(turns, drive):
     alignment = align(turns, drive.angles, drive.segments)
     assert alignment.at_zero > 0.95 and alignment.best_lag == 0
-    assert warnings(alignment) == [] and cannot_tell(alignment) is None
+    assert warnings(alignment) == [] and inconclusive(alignment) is None
 
 
 def test_labels_of_the_opposite_sign(turns, drive):
@@ -110,7 +110,7 @@ def test_labels_that_are_late_or_early(turns, drive, by, words):
 
 def test_labels_of_another_drive(turns, drive):
     shuffled = np.random.default_rng(0).permutation(drive.angles)
-    assert "do not seem to belong together" in told(turns, shuffled)
+    assert "do not seem to match" in told(turns, shuffled)
 
 
 def test_lags_do_not_reach_into_another_segment():
@@ -125,7 +125,7 @@ def test_silence_where_nothing_can_be_told(turns, drive):
     def reason(turns, angles):
         alignment = align(turns, angles, np.zeros(len(angles)))
         assert warnings(alignment) == []
-        return cannot_tell(alignment)
+        return inconclusive(alignment)
 
     assert "fewer than 1,200 frames" in reason(turns[:300], -drive.angles[:300])
     assert "labels hardly change" in reason(turns, np.full(COUNT, 0.1))
@@ -152,7 +152,7 @@ def prove(frames: Frames) -> None:
     for by in (10, 20):
         assert "frames late" in told(turns, np.roll(angles, by))
         assert "frames early" in told(turns, np.roll(angles, -by))
-    assert "do not seem to belong together" in told(turns, np.random.default_rng(0).permutation(angles))
+    assert "do not seem to match" in told(turns, np.random.default_rng(0).permutation(angles))
 
 
 def test_real_drive(real_drive):

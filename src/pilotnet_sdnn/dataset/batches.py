@@ -46,4 +46,4 @@ def batches(
 
     chosen = (order[start : start + size] for start in range(0, len(order), size))
     with ThreadPoolExecutor(1) as pool:
-        yield from prefetch(pool, load, chosen, most=2)
+        yield from prefetch(pool, load, chosen, max_pending=2)

@@ -1,4 +1,4 @@
-"""Work that is done ahead of where its results are used."""
+"""Compute results in workers before they are needed."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,20 +9,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def prefetch(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], most: int) -> Iterator[Result]:
-    """The function of every item, in their order, computed by the pool's workers while others are used.
+def prefetch(
+    executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], max_pending: int
+) -> Iterator[Result]:
+    """Map the function over the items in the executor's workers, in order.
 
-    No more than `most` results wait at a time, however many items there are. When the iterator is closed,
-    what has not begun is dropped.
+    At most `max_pending` results are computed ahead, however many items there are. Closing the iterator cancels
+    what has not started.
     """
-    waiting: deque[Future[Result]] = deque()
+    pending: deque[Future[Result]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > most:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(executor.submit(function, item))
+            if len(pending) > max_pending:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
-        for future in waiting:
+        for future in pending:
             future.cancel()

@@ -33,9 +33,9 @@ from pilotnet_sdnn.interrupts import INTERRUPTS, interrupts_held
 
 logger = logging.getLogger(__name__)
 
-TASK = 32  # frames that a process is given at a time
-KEPT = 30 * 2**20  # bytes; glibc takes no hint above 32 MB
-TOLD = 5  # bad frames that are told one by one
+FRAMES_PER_TASK = 32
+RETAINED_HEAP = 30 * 2**20  # bytes; glibc retains no more than 32 MB
+MAX_WARNINGS = 5  # bad frames that are logged one by one
 
 
 class Task(NamedTuple):
@@ -96,15 +96,15 @@ def resized_frames(drive: zipfile.ZipFile, labels: list[Label], bad: BadLabels) 
     Raises:
         UserError: a frame cannot be read and must not be left out, or a process was killed.
     """
-    told = 0
+    logged = 0
     for block, problems in _by_all_cores(drive, labels):
         for line, problem in problems:
             if bad.on_bad_frame == "error":
                 raise UserError(f"{problem}, or set on_bad_frame: skip to leave such frames out")
             bad.add(line, problem)
-            told += 1
-            if told <= TOLD:
-                logger.warning("left out: %s%s", problem, "; more follow silently" * (told == TOLD))
+            logged += 1
+            if logged <= MAX_WARNINGS:
+                logger.warning("left out: %s%s", problem, "; more follow silently" * (logged == MAX_WARNINGS))
         yield block
 
 
@@ -116,7 +116,7 @@ def _by_all_cores(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[Done]
         with ProcessPoolExecutor(cores, context, initializer=_open, initargs=(str(drive.filename),)) as pool:
             with interrupts_held():  # a pool that is interrupted while its processes start loses sight of them
                 pool.submit(os.getpid)
-            yield from prefetch(pool, _do, _tasks(drive, labels), most=3 * cores)
+            yield from prefetch(pool, _do, _tasks(drive, labels), max_pending=3 * cores)
     except BrokenProcessPool:
         raise UserError(
             "a process that made frames small was killed, maybe because memory ran out; run the stage again"
@@ -124,8 +124,8 @@ def _by_all_cores(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[Done]
 
 
 def _tasks(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[Task]:
-    for first in range(0, len(labels), TASK):
-        some = labels[first : first + TASK]
+    for first in range(0, len(labels), FRAMES_PER_TASK):
+        some = labels[first : first + FRAMES_PER_TASK]
         yield Task(first, some, [drive.getinfo(frame_member(label)) for label in some])
 
 
@@ -138,7 +138,7 @@ def _open(path: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's to handle
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    bytes(KEPT)  # freed at once, it makes glibc keep what images free; page faults cost a fifth more
+    bytes(RETAINED_HEAP)  # freed at once, it makes glibc keep what images free; page faults cost a fifth more
     _drive = zipfile.ZipFile(io.BytesIO(b"PK\5\6" + bytes(18)))  # an empty one
     _drive.fp = Path(path).open("rb")  # noqa: SIM115, as long as the worker lives
     _drive.filename = path

@@ -1,4 +1,4 @@
-"""Which sequences of a drive train the network and which test it."""
+"""The split of a drive into sequences for training and for testing."""
 
 from typing import NamedTuple
 
@@ -7,32 +7,32 @@ import numpy as np
 from pilotnet_sdnn.dataset.sequences import frames_of_segments
 from pilotnet_sdnn.errors import UserError
 
-BLOCKS = 5  # parts of the drive that each hold out their end, in the blocked split
+BLOCKS = 5  # of the drive, in the blocked split; each holds out its last fifth
 
 
 class Split(NamedTuple):
-    """Numbers of the sequences to train on and to test on."""
+    """Indices of the sequences to train on and to test on."""
 
     train: np.ndarray
     test: np.ndarray
 
 
 def split_sequences(segments: np.ndarray, sequence: int, split: str) -> Split:
-    """Which sequences of a drive train and which test.
+    """Split the sequences of a drive.
 
     Args:
         segments: (N,) of the drive's frames.
         sequence: frames in a sequence.
-        split: "random" is the permutation and the 80/20 cut of lava-dl's PilotNet dataset, index for
-            index. "blocked" holds out the last fifth of each of five stretches of the drive and leaves
-            a gap of one sequence on either side, so that no test frame has a training neighbour.
+        split: "random" is the permutation and 80/20 cut of lava-dl's PilotNet dataset, index for index.
+            "blocked" holds out the last fifth of each of five blocks of the drive and leaves a gap of one
+            sequence on either side, so that no test frame has a neighbour in training.
 
     Raises:
-        UserError: the drive is too short to leave a sequence on both sides.
+        UserError: the drive is too short for a training and a test sequence.
     """
     lengths = [len(stretch) for stretch in frames_of_segments(segments)]
     count = sum(length // sequence for length in lengths)
-    # lava-dl's cut depends also on the frames that are left at the end of its one segment
+    # lava-dl's cut also depends on the frames left over at the end of its one segment
     frames = count * sequence + lengths[-1] % sequence
     train, test = _random_split(frames, sequence) if split == "random" else _blocked_split(count)
     if len(train) == 0 or len(test) == 0:
@@ -51,8 +51,8 @@ def _random_split(frames: int, sequence: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _blocked_split(count: int) -> tuple[np.ndarray, np.ndarray]:
     held_out = np.zeros(count, bool)
-    for stretch in np.array_split(np.arange(count), BLOCKS):
-        held_out[stretch[len(stretch) - max(1, len(stretch) // 5) :]] = True
+    for block in np.array_split(np.arange(count), BLOCKS):
+        held_out[block[len(block) - max(1, len(block) // 5) :]] = True
     near = held_out.copy()
     near[:-1] |= held_out[1:]
     near[1:] |= held_out[:-1]
@@ -60,12 +60,12 @@ def _blocked_split(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def stretch_with_most(chosen: np.ndarray, segments: np.ndarray, length: int) -> np.ndarray:
-    """The consecutive sequences, or frames, of one segment that hold the most of the chosen ones.
+    """The run of consecutive sequences, or frames, within one segment that holds most of the chosen ones.
 
     Args:
-        chosen: numbers of the sequences wanted.
-        segments: (S,) of all sequences, in the order of time.
-        length: how many there should be; fewer if no segment is as long.
+        chosen: indices of the sequences wanted.
+        segments: (S,) segments of all sequences, in the order of time.
+        length: length of the run; shorter if no segment is as long.
     """
     length = min(length, int(np.bincount(segments).max()))
     held = np.convolve(np.isin(np.arange(len(segments)), chosen), np.ones(length), "valid")

@@ -1,11 +1,11 @@
 """The packed 33x100 frames of a drive in one file.
 
-data/frames.h5 holds, of the N frames that could be read, in the order of time:
+data/frames.h5 holds the N readable frames in the order of time:
     frames    uint8 (N, 33, 100, 3), contiguous, so that a sequence is one read
     angles    float32 (N,), radians as labelled
-    segments  int32 (N,), which uninterrupted stretch of road each is of; another one begins where it changes
-    numbers   int32 (N,), which of the drive's labels each has, counted from 0; bad frames leave holes
-and as attributes `skipped`, how many bad frames were left out, and what says which drive it is.
+    segments  int32 (N,), number of the frame's segment: a piece of the drive without a gap
+    numbers   int32 (N,), index of the frame's label in the drive, from 0; bad frames leave gaps
+The attributes are `skipped`, the number of bad frames left out, and `origin` and `labels_sha256`, which name the drive.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,20 +19,20 @@ from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.files import atomic_write
 
 FRAME_SHAPE = (33, 100, 3)  # height, width, RGB
-BLOCK = 1024  # frames copied at a time, 10 MB
+FRAMES_PER_READ = 1024  # 10 MB
 
-Block = tuple[np.ndarray, np.ndarray]  # numbers (n,) of some labels, their frames (n, 33, 100, 3) uint8
+Block = tuple[np.ndarray, np.ndarray]  # label numbers (n,) and their frames (n, 33, 100, 3) uint8
 
 
 class Frames(NamedTuple):
-    """A drive as data/frames.h5 holds it."""
+    """The content of data/frames.h5."""
 
-    frames: h5py.Dataset  # (N, 33, 100, 3) uint8, in the file: what is indexed is read
+    frames: h5py.Dataset  # (N, 33, 100, 3) uint8; indexing reads from the file
     angles: np.ndarray  # (N,) float32 radians, as labelled
     segments: np.ndarray  # (N,) int32
     numbers: np.ndarray  # (N,) int32
-    origin: str  # which drive this is
-    skipped: int  # bad frames that were left out
+    origin: str  # name of the drive
+    skipped: int  # bad frames left out
 
 
 def write_frames(
@@ -47,14 +47,14 @@ def write_frames(
 
     Args:
         path: the file.
-        blocks: the frames in the order of time and the numbers of their labels; bad ones are left out.
-        labels: how many frames there would be without bad ones.
-        describe: the angles (N,) in radians and the segments (N,) of the labels with these numbers (N,).
-        skipped: frames that were left out before.
-        attributes: where the frames are from; `origin` is read back by `read_frames`.
+        blocks: label numbers and frames in the order of time, without bad frames.
+        labels: number of labels, good and bad.
+        describe: maps label numbers (N,) to angles (N,) in radians and segments (N,).
+        skipped: labels left out before.
+        attributes: what names the drive; `read_frames` returns `origin`.
 
     Raises:
-        UserError: all frames are bad.
+        UserError: every frame is bad.
     """
     with atomic_write(path) as temporary:
         numbers = _pack(temporary, blocks, labels)
@@ -70,25 +70,25 @@ def write_frames(
             store["numbers"] = numbers.astype(np.int32)
 
 
-def _pack(path: Path, blocks: Iterable[Block], room: int) -> np.ndarray:
-    """Write the blocks one after the other; the numbers of all."""
+def _pack(path: Path, blocks: Iterable[Block], capacity: int) -> np.ndarray:
+    """Write the blocks one after another and return their label numbers."""
     packed = 0
     numbers = [np.empty(0, int)]
     with h5py.File(path, "w") as store:
-        frames = store.create_dataset("frames", (room, *FRAME_SHAPE), np.uint8)
-        for some, block in blocks:
+        frames = store.create_dataset("frames", (capacity, *FRAME_SHAPE), np.uint8)
+        for block_numbers, block in blocks:
             frames[packed : packed + len(block)] = block
             packed += len(block)
-            numbers.append(some)
+            numbers.append(block_numbers)
     return np.concatenate(numbers)
 
 
 def _shorten(path: Path, length: int) -> None:
-    """Keep the first frames only. A contiguous dataset cannot shrink, so they are copied."""
+    """Keep the first `length` frames. A contiguous dataset cannot shrink, so they are copied."""
     with atomic_write(path) as shorter, h5py.File(path) as store:
         frames = store["frames"]
-        starts = range(0, length, BLOCK)
-        _pack(shorter, ((np.empty(0), frames[at : min(at + BLOCK, length)]) for at in starts), length)
+        starts = range(0, length, FRAMES_PER_READ)
+        _pack(shorter, ((np.empty(0), frames[at : min(at + FRAMES_PER_READ, length)]) for at in starts), length)
 
 
 def read_frames(path: Path) -> Frames:

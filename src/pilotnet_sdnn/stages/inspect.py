@@ -1,7 +1,7 @@
-"""Look at the drive: do its labels and its frames belong together?"""
+"""Inspect the drive: do its labels match its frames?"""
 
-from pilotnet_sdnn.dataset.alignment import align, cannot_tell, turning, warnings
-from pilotnet_sdnn.dataset.overview import curves, draw, drive_metrics, jumps
+from pilotnet_sdnn.dataset.alignment import align, inconclusive, turning, warnings
+from pilotnet_sdnn.dataset.inspection import curves, draw, drive_metrics, jumps
 from pilotnet_sdnn.dataset.store import read_frames
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv, write_metrics
@@ -25,11 +25,11 @@ def main() -> None:
     found = warnings(alignment)
     for warning in found:
         print(f"WARNING: {warning}; see {DRIVE_PICTURE}")
-    if reason := cannot_tell(alignment):
-        print(f"{drive.origin}: cannot tell whether labels and frames belong together: {reason}; see {DRIVE_PICTURE}")
+    if reason := inconclusive(alignment):
+        print(f"{drive.origin}: inconclusive whether labels match frames: {reason}; see {DRIVE_PICTURE}")
     elif not found:
         print(
-            f"{drive.origin}: labels and frames belong together, correlation {alignment.at_zero:.2f} "
+            f"{drive.origin}: labels match frames, correlation {alignment.at_zero:.2f} "
             f"(best {alignment.best:.2f} at a lag of {alignment.best_lag} frames); see {DRIVE_PICTURE}"
         )
 

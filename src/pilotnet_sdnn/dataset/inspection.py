@@ -1,4 +1,4 @@
-"""A drive at a glance: its labels in numbers, and one picture that shows whether they fit the frames."""
+"""A drive at a glance: statistics of its labels, and one picture that shows whether they match the frames."""
 
 from pathlib import Path
 
@@ -6,35 +6,35 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pilotnet_sdnn.dataset.alignment import LAG_TOLERANCE, Alignment, cannot_tell, warnings
+from pilotnet_sdnn.dataset.alignment import LAG_TOLERANCE, Alignment, inconclusive, warnings
 from pilotnet_sdnn.dataset.store import FRAME_SHAPE, Frames
 from pilotnet_sdnn.files import atomic_write
 
-JUMP = 15.0  # degrees
-POINTS = 1000  # at most, of a curve over the whole drive
-SHEET = (3, 6)  # rows, each a part of the drive, and columns, from left to right turns
-QUANTILES = (0.01, 0.1, 0.35, 0.65, 0.9, 0.99)  # of the angles, a column each
-NEEDLE = 60.0  # degrees at which a needle points that stands for the strongest angle
+MIN_JUMP = 15.0  # degrees
+MAX_POINTS = 1000  # of a curve over the whole drive
+CONTACT_SHEET = (3, 6)  # rows, one for each part of the drive, and columns, from left to right turns
+QUANTILES = (0.01, 0.1, 0.35, 0.65, 0.9, 0.99)  # of the angles, one for each column
+NEEDLE_DEGREES = 60.0  # deflection of the needle for the strongest angle
 
 
 def jumps(angles: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    """Frames whose label jumps: by `JUMP` more or less than the labels change just before and just after.
+    """Frames whose label jumps: its change differs by `MIN_JUMP` from the changes just before and after.
 
-    Steering as fast as 40 degrees a frame is real in tight turns, but it begins and ends over some frames. A
-    label that drops out for a frame jumps twice.
+    Tight turns really reach 40 degrees a frame, but build up over some frames. A label that drops out for one
+    frame jumps twice.
 
     Args:
         angles: (N,) radians.
-        segments: (N,) numbers of the segments; from one to another nothing jumps.
+        segments: (N,) segment of each frame; jumps between segments do not count.
     """
     steps = np.where(np.diff(segments) == 0, np.diff(np.degrees(angles.astype(float))), 0)
     around = np.pad(steps, 1)
     usual = np.median([around[:-2], around[1:-1], around[2:]], axis=0)
-    return np.flatnonzero(np.abs(steps - usual) > JUMP) + 1
+    return np.flatnonzero(np.abs(steps - usual) > MIN_JUMP) + 1
 
 
 def drive_metrics(drive: Frames, alignment: Alignment, jumped: np.ndarray) -> dict:
-    """What metrics/drive.json holds."""
+    """The content of metrics/drive.json."""
     degrees = np.degrees(drive.angles.astype(float))
     return {
         "frames": len(degrees),
@@ -54,14 +54,14 @@ def drive_metrics(drive: Frames, alignment: Alignment, jumped: np.ndarray) -> di
 
 
 def curves(drive: Frames, turns: np.ndarray, jumped: np.ndarray) -> dict[str, np.ndarray]:
-    """The drive in `POINTS` stretches at most, for a chart.
+    """The drive averaged to at most `MAX_POINTS` points, for a chart.
 
     Returns:
-        columns of the same length: `frame`, the first of the stretch; `degrees`, `least_degrees` and
-        `most_degrees` of its labels; `turn`, columns a frame; `jumps`.
+        Columns of equal length: `frame`, the first of each point; `degrees`, `least_degrees` and `most_degrees`,
+        mean, minimum and maximum of its labels; `turn`, columns per frame; `jumps`.
     """
     degrees = np.degrees(drive.angles.astype(float))
-    every = -(-len(degrees) // POINTS)
+    every = -(-len(degrees) // MAX_POINTS)
     starts = np.arange(0, len(degrees), every)
     sizes = np.diff(np.append(starts, len(degrees)))
     seen = np.isfinite(turns)
@@ -76,11 +76,11 @@ def curves(drive: Frames, turns: np.ndarray, jumped: np.ndarray) -> dict[str, np
 
 
 def draw(path: Path, drive: Frames, alignment: Alignment, chart: dict[str, np.ndarray], jumped: np.ndarray) -> None:
-    """Draw plots/drive.png, 1200x1000 pixels whatever the length of the drive; the same drive gives the same bytes."""
+    """Draw plots/drive.png, 1200x1000 pixels for any length of drive; the same drive gives the same bytes."""
     figure = Figure(figsize=(12, 10), dpi=100)
-    _draw_head(figure, drive, alignment, jumped)
-    sheet = figure.add_gridspec(*SHEET, left=0.01, right=0.99, bottom=0.5, top=0.9, wspace=0.04, hspace=0.2)
-    _draw_sheet(np.asarray(sheet.subplots()), drive)
+    _draw_header(figure, drive, alignment, jumped)
+    sheet = figure.add_gridspec(*CONTACT_SHEET, left=0.01, right=0.99, bottom=0.5, top=0.9, wspace=0.04, hspace=0.2)
+    _draw_contact_sheet(np.asarray(sheet.subplots()), drive)
     _draw_over_time(figure.add_axes((0.06, 0.28, 0.88, 0.18)), chart, drive)
     _draw_histogram(figure.add_axes((0.06, 0.05, 0.42, 0.17)), drive)
     _draw_lags(figure.add_axes((0.55, 0.05, 0.39, 0.17)), alignment)
@@ -88,20 +88,20 @@ def draw(path: Path, drive: Frames, alignment: Alignment, chart: dict[str, np.nd
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
-def _draw_head(figure: Figure, drive: Frames, alignment: Alignment, jumped: np.ndarray) -> None:
+def _draw_header(figure: Figure, drive: Frames, alignment: Alignment, jumped: np.ndarray) -> None:
     title = f"{drive.origin[:90]}: {len(drive.angles):,} frames used, {drive.skipped:,} left out, {len(jumped):,} jumps"
     figure.text(0.5, 0.975, title, ha="center", va="center", fontsize=13, parse_math=False)
     if found := warnings(alignment):
         verdict, colour = "\n".join(found), "firebrick"
-    elif reason := cannot_tell(alignment):
+    elif reason := inconclusive(alignment):
         verdict, colour = f"cannot tell whether labels and frames belong together: {reason}", "0.4"
     else:
         verdict, colour = f"labels and frames belong together: correlation {alignment.at_zero:.2f}", "seagreen"
     figure.text(0.5, 0.945, verdict, ha="center", va="center", fontsize=9, color=colour)
 
 
-def _draw_sheet(axes: np.ndarray, drive: Frames) -> None:
-    """Frames of left to right turns, from each part of the drive."""
+def _draw_contact_sheet(axes: np.ndarray, drive: Frames) -> None:
+    """Frames from left to right turns, for each part of the drive."""
     strongest = max(float(np.quantile(np.abs(drive.angles), max(QUANTILES))), 1e-6)
     for row, part in zip(axes, np.array_split(np.arange(len(drive.angles)), len(axes)), strict=True):
         for ax, quantile in zip(row, QUANTILES, strict=True):
@@ -119,7 +119,7 @@ def _draw_sheet(axes: np.ndarray, drive: Frames) -> None:
 def _draw_frame(ax: Axes, frame: np.ndarray, angle: float, strongest: float) -> None:
     height, width, _ = FRAME_SHAPE
     ax.imshow(frame, aspect=width / height * 9 / 16, interpolation="bicubic")
-    direction = np.radians(np.clip(angle / strongest, -1.4, 1.4) * NEEDLE)
+    direction = np.radians(np.clip(angle / strongest, -1.4, 1.4) * NEEDLE_DEGREES)
     foot = np.array([width / 2, height - 1.5])
     tip = foot + np.array([np.sin(direction) * height / 2 * width / height * 9 / 16, -np.cos(direction) * height / 2])
     for colour, thickness in (("black", 5), ("gold", 2.5)):
@@ -135,9 +135,9 @@ def _draw_over_time(ax: Axes, chart: dict[str, np.ndarray], drive: Frames) -> No
     turns.plot(chart["frame"], chart["turn"], color="tab:orange", lw=0.9, alpha=0.9)
     turns.set_ylabel("camera turns, columns/frame", color="tab:orange")
     for axis, values in ((ax, [chart["least_degrees"], chart["most_degrees"]]), (turns, chart["turn"])):
-        reach = max(1.5 * float(np.quantile(np.abs(values), 0.99)), 1e-3)  # some wild values must not flatten the rest
+        reach = max(1.5 * float(np.quantile(np.abs(values), 0.99)), 1e-3)  # a few wild values must not flatten the rest
         axis.set_ylim(-reach, reach)
-    for boundary in np.flatnonzero(np.diff(drive.segments))[:POINTS] + 1:
+    for boundary in np.flatnonzero(np.diff(drive.segments))[:MAX_POINTS] + 1:
         ax.axvline(boundary, color="0.7", lw=0.5, zorder=0)
     jumped = chart["frame"][chart["jumps"] > 0]
     if len(jumped):
