@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pilotnet_sdnn.dataset.batches import batches
+from pilotnet_sdnn.dataset.batches import Batches
 from pilotnet_sdnn.dataset.dataset import open_dataset
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import FRAMES
@@ -33,15 +33,14 @@ def main() -> None:
     torch.set_num_threads(params.threads)
     network = Network()
     training = Training(network, FlatRAdam(network.trainable_parameters(), params.lr, params.weight_decay))
-    forward = partial(kernels.run, kernels=kernels.choose(params.kernels, torch.device("cpu")))
+    forward = partial(kernels.run, network, kernels=kernels.choose(params.kernels, torch.device("cpu")))
     drive, videos, angles, split = open_dataset(FRAMES, params.sequence, params.split)
 
     step_seconds, checkpoint_seconds = [], []
     with tempfile.TemporaryDirectory(dir=FRAMES.parent) as folder:
         for _ in range(ROUNDS):
-            data = batches(
-                videos, angles, np.resize(split.train, STEPS * params.batch), params.batch, torch.device("cpu")
-            )
+            order = np.resize(split.train, STEPS * params.batch)
+            data = Batches(videos, angles, order, params.batch, torch.device("cpu"))
             start = time.perf_counter()
             train_epoch(training, data, forward, lambda r: 0.01 * event_rate_loss(r, 0.01), lambda statistics: None)
             step_seconds.append((time.perf_counter() - start) / STEPS)

@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
-from pilotnet_sdnn.dataset.batches import batches
+from pilotnet_sdnn.dataset.batches import Batches
 from pilotnet_sdnn.dataset.resizing import resize
 from pilotnet_sdnn.dataset.sequences import cut_sequences
 from pilotnet_sdnn.dataset.store import FRAMES_PER_READ, read_frames, write_frames
@@ -60,11 +60,11 @@ def drop_from_cache(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def seconds(training: Training, data: Iterable[tuple[Tensor, Tensor]]) -> float:
+def seconds(network: Network, training: Training, data: Iterable[tuple[Tensor, Tensor]]) -> float:
     """A step's, the loading of its batch included."""
-    forward = partial(kernels.run, kernels=kernels.choose("auto", CPU))
+    forward = partial(kernels.run, network, kernels=kernels.choose("auto", CPU))
     start = time.perf_counter()
-    train_epoch(training, iter(data), forward, lambda rates: 0.01 * event_rate_loss(rates, 0.01), lambda _: None)
+    train_epoch(training, data, forward, lambda rates: 0.01 * event_rate_loss(rates, 0.01), lambda _: None)
     return (time.perf_counter() - start) / STEPS
 
 
@@ -80,11 +80,11 @@ def compare(path: Path, rounds: int) -> None:
             times = []
             for _ in range(rounds + 2):
                 order = random.integers(len(videos), size=STEPS * BATCH)
-                load = partial(batches, videos, angles, order, BATCH, CPU, partial(augment, amounts, seed=0, epoch=0))
-                lying = list(load())
+                loaded_batches = Batches(videos, angles, order, BATCH, CPU, partial(augment, amounts, seed=0, epoch=0))
+                lying = list(loaded_batches)
                 if cold:
                     drop_from_cache(path)
-                times.append((seconds(training, lying), seconds(training, load())))
+                times.append((seconds(network, training, lying), seconds(network, training, loaded_batches)))
             fixed, loaded = zip(*times[2:], strict=True)
             ratio = statistics.median(b / a for a, b in times[2:])
             print(
@@ -103,7 +103,7 @@ def peak_memory(path: Path) -> None:
 
     videos, angles = cut_sequences(read_frames(path), SEQUENCE)
     before = peak()
-    for _ in batches(videos, angles, np.random.default_rng(0).permutation(len(videos)), BATCH, CPU):
+    for _ in Batches(videos, angles, np.random.default_rng(0).permutation(len(videos)), BATCH, CPU):
         pass
     print((peak() - before) / 1024)
 

@@ -90,5 +90,10 @@ class Clone:
         self.run("git", "add", "-A")
         self.run("git", "commit", "-q", "-m", message)
 
+    def experiment_lock(self, name: str) -> str:
+        """The dvc.lock of an experiment."""
+        commit = self.run("git", "for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{name}").strip()
+        return self.run("git", "show", f"{commit}:dvc.lock")
+
     def metrics(self, name: str) -> dict:
         return json.loads((self.path / "metrics" / f"{name}.json").read_text())

@@ -1,4 +1,4 @@
-"""The ordinary network, by itself and through the pipeline."""
+"""The ANN baseline, by itself and through the pipeline."""
 
 import json
 
@@ -20,7 +20,7 @@ def test_has_the_macs_that_the_sigma_delta_network_is_compared_with():
 def test_predicts_each_frame_by_itself():
     network, frames = ann_baseline().eval(), torch.randint(0, 256, (2, 3, 33, 100, 3), dtype=torch.uint8)
     expected = [[network(images(frames[i : i + 1, t : t + 1])).item() for t in range(3)] for i in range(2)]
-    torch.testing.assert_close(predict(network, frames), torch.tensor(expected))
+    torch.testing.assert_close(predict(network, frames).angles, torch.tensor(expected))
 
 
 def test_is_trained_and_measured_by_the_pipeline(tmp_path):

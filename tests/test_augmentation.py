@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
-from pilotnet_sdnn.dataset.batches import batches
+from pilotnet_sdnn.dataset.batches import Batches
 
 OFF = Augmentation(mirror=0, brightness=0, contrast=0, shift=0, shift_degrees=1)
 ALL = Augmentation(mirror=0.5, brightness=0.2, contrast=0.3, shift=8, shift_degrees=1)
@@ -71,10 +71,10 @@ def test_a_picture_shifted_to_the_right_steers_to_the_right_by_the_same_in_every
 
 
 def test_what_is_drawn_follows_from_seed_epoch_and_sequence_alone(drive):
-    """So a run that goes on in the middle of an epoch sees what it would have seen."""
+    """So a run that resumes in the middle of an epoch sees what it would have seen."""
 
     def changed(order: np.ndarray, seed: int = 1, epoch: int = 3) -> list[np.ndarray]:
-        data = batches(*drive, order, 2, torch.device("cpu"), lambda *b: augment(ALL, *b, seed, epoch))
+        data = Batches(*drive, order, 2, torch.device("cpu"), lambda *b: augment(ALL, *b, seed, epoch))
         return [part.numpy() for batch in data for part in batch]
 
     order = np.array([4, 1, 0, 3, 5, 2])

@@ -1,13 +1,14 @@
 """A training run step by step, in one process."""
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from pilotnet_sdnn.dataset.batches import batches
+from pilotnet_sdnn.dataset.batches import Batches
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.sdnn.losses import event_rate_loss
 from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, normalise
@@ -28,14 +29,14 @@ def start() -> Training:
     return Training(network, FlatRAdam(network.trainable_parameters(), lr=0.01, weight_decay=1e-5))
 
 
-def forward(network: Network, frames: Tensor) -> NetworkOutput:
+def forward(training: Training) -> Callable[[Tensor], NetworkOutput]:
     """lava-dl's own blocks, by way of the network."""
-    return network(normalise(frames))
+    return lambda frames: training.network(normalise(frames))
 
 
 def train(training: Training, drive, order: range, lam: float = 0.01) -> None:
-    data = batches(*drive, np.array(order), 2, torch.device("cpu"))
-    train_epoch(training, data, forward, lambda rates: lam * event_rate_loss(rates, 0.01), lambda statistics: None)
+    data = Batches(*drive, np.array(order), 2, torch.device("cpu"))
+    train_epoch(training, data, forward(training), lambda rates: lam * event_rate_loss(rates, 0.01), lambda _: None)
 
 
 def test_learning_rate_falls_as_the_tutorials():
@@ -65,7 +66,7 @@ def test_flat_optimizer_takes_the_same_steps_as_torchs(drive):
         assert torch.equal(flat.network.state_dict()[name], tensor), name
 
 
-def test_restored_between_two_steps_it_goes_on_to_the_same_bits(drive, tmp_path):
+def test_restored_between_two_steps_it_trains_to_the_same_bits(drive, tmp_path):
     through = start()
     train(through, drive, range(6))
 
@@ -108,8 +109,8 @@ def test_larger_lam_makes_fewer_events(drive):
         training = start()
         for _ in range(6):
             train(training, drive, range(6), lam)
-        data = batches(*drive, np.arange(6), 6, torch.device("cpu"))
-        events[lam] = measure_epoch(training.network, data, forward, lambda statistics: None).events_per_frame
+        data = Batches(*drive, np.arange(6), 6, torch.device("cpu"))
+        events[lam] = measure_epoch(training.network, data, forward(training), lambda _: None).events_per_frame
     assert events[100.0] < 0.9 * events[0.0]
 
 

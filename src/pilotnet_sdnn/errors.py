@@ -1,8 +1,11 @@
-"""Mistakes a user can mend are told in one line, without a traceback."""
+"""Report user-fixable errors in one line, without a traceback."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from pilotnet_sdnn.interrupts import interrupts_handled
 
 NO_REPOSITORY = "this is no DVC repository: run the command inside your clone"
 
@@ -23,13 +26,14 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turn a `UserError`, a disk that refuses or Ctrl-C into one line on stderr and exit code 1.
+    """Turn a `UserError`, a disk that refuses, Ctrl-C or SIGTERM into one line on stderr and exit code 1.
 
     DVC takes that as a failed stage and records nothing.
     """
-    try:
-        yield
-    except (UserError, OSError) as error:
-        sys.exit(f"error: {printable(str(error))}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    with interrupts_handled(signal.default_int_handler):
+        try:
+            yield
+        except (UserError, OSError) as error:
+            sys.exit(f"error: {printable(str(error))}")
+        except KeyboardInterrupt as interrupt:
+            sys.exit(str(interrupt) or "stopped")

@@ -1,22 +1,46 @@
-"""Ctrl-C and SIGTERM as a request that is met between two steps."""
+"""What Ctrl-C and SIGTERM do."""
 
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
+Handler = Callable[[int, FrameType | None], object]
+
+
+@contextmanager
+def interrupts_handled(handler: Handler) -> Iterator[None]:
+    """Call `handler` on the two signals until the block ends."""
+    before = {number: signal.signal(number, handler) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def exit_at_once_on_interrupts() -> None:
+    """From now on, end the process in one line on either signal, without a traceback of what it was importing."""
+    for number in INTERRUPTS:
+        signal.signal(number, _exit_at_once)
+
+
+def _exit_at_once(number: int, frame: FrameType | None) -> None:
+    os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
+    os._exit(1)
+
 
 class StopRequest:
-    """Takes over the two signals; true once one of them has come."""
+    """Whether one of the two signals has come; false until then."""
 
     def __init__(self) -> None:
         self.name = ""
-        for number in INTERRUPTS:
-            signal.signal(number, self._receive)
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Remember the signal."""
         self.name = signal.Signals(number).name
 
     def __bool__(self) -> bool:
@@ -24,16 +48,22 @@ class StopRequest:
 
 
 @contextmanager
+def stop_on_request() -> Iterator[StopRequest]:
+    """Let the block meet the two signals between two steps instead of ending at once."""
+    request = StopRequest()
+    with interrupts_handled(request.receive):
+        yield request
+
+
+@contextmanager
 def interrupts_held() -> Iterator[None]:
     """Put off the two signals until the block ends. Processes that are started in it begin with them blocked."""
     came: list[int] = []
-    handlers = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in INTERRUPTS}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # what was blocked comes now
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    with interrupts_handled(lambda number, frame: came.append(number)):
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # what was blocked comes now
     if came:
         signal.raise_signal(came[0])

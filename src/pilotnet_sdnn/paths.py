@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+PIPELINE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 
 ENVIRONMENT = Path("data/environment.yaml")

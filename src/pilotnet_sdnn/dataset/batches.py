@@ -1,49 +1,68 @@
-"""Batches of sequences on the device that trains, loaded and augmented one step ahead."""
+"""Batches of sequences on the device that trains, loaded and augmented ahead of their use."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
 from pilotnet_sdnn.dataset.prefetch import prefetch
 from pilotnet_sdnn.dataset.sequences import Sequences
 
-Batches = Iterator[tuple[Tensor, Tensor]]
 Change = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def batches(
-    videos: Sequences | np.ndarray,
-    angles: np.ndarray,
-    order: np.ndarray,
-    size: int,
-    device: torch.device,
-    change: Change | None = None,
-) -> Batches:
-    """Sequences in the given order, `size` at a time; the last batch has what is left.
+@dataclass(frozen=True)
+class Batches:
+    """Sequences in a given order, `size` at a time; the last batch has what is left.
 
-    While a batch is used, a thread gets the next two ready.
-
-    Args:
-        videos: (S, T, 33, 100, 3) uint8.
-        angles: (S, T) float32 radians.
-        order: numbers of the sequences wanted.
-        size: sequences in a batch.
-        device: that gets them.
-        change: what a batch's frames, angles and numbers become, as frames and angles.
+    While a batch is used, a thread loads the next two.
 
     Yields:
         (n, T, 33, 100, 3) uint8 frames and (n, T) float32 angles in radians, on the device.
     """
 
-    def load(chosen: np.ndarray) -> tuple[Tensor, Tensor]:
-        frames, labels = videos[chosen], angles[chosen]
-        if change is not None:
-            frames, labels = change(frames, labels, chosen)
-        return torch.from_numpy(frames).to(device), torch.from_numpy(labels).to(device)
+    videos: Sequences | np.ndarray  # (S, T, 33, 100, 3) uint8
+    angles: np.ndarray  # (S, T) float32 radians
+    order: np.ndarray  # numbers of the sequences
+    size: int
+    device: torch.device
+    change: Change | None = None  # of a batch's frames, angles and numbers into other frames and angles
 
-    chosen = (order[start : start + size] for start in range(0, len(order), size))
-    with ThreadPoolExecutor(1) as pool:
-        yield from prefetch(pool, load, chosen, max_pending=2)
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        numbers = (self.order[start : start + self.size] for start in range(0, len(self.order), self.size))
+        with ThreadPoolExecutor(1) as pool:
+            yield from prefetch(pool, self._load, numbers, max_pending=2)
+
+    def after(self, steps: int) -> "Batches":
+        """The batches that follow the first `steps`."""
+        return replace(self, order=self.order[steps * self.size :])
+
+    def _load(self, numbers: np.ndarray) -> tuple[Tensor, Tensor]:
+        frames, labels = self.videos[numbers], self.angles[numbers]
+        if self.change is not None:
+            frames, labels = self.change(frames, labels, numbers)
+        return torch.from_numpy(frames).to(self.device), torch.from_numpy(labels).to(self.device)
+
+
+def training_batches(test: Batches, numbers: np.ndarray, augmentation: Augmentation, seed: int, epoch: int) -> Batches:
+    """The training sequences, shuffled and augmented anew in each epoch.
+
+    Order and augmentation follow from seed and epoch alone, so a resumed run sees what it would have seen.
+
+    Args:
+        test: batches of the same drive as they are, whose size and device are taken over.
+        numbers: of the training sequences.
+        augmentation: how far they are changed.
+        seed: of the run.
+        epoch: counted from 0.
+    """
+    order = np.random.default_rng((seed, epoch)).permutation(numbers)
+    return replace(test, order=order, change=partial(augment, augmentation, seed=seed, epoch=epoch))

@@ -1,11 +1,11 @@
-"""The ordinary network to compare with: PilotNet's layers as plain convolutions with ReLU, frame by frame."""
+"""The ANN baseline: PilotNet's layers as plain convolutions with ReLU, each frame by itself."""
 
 import itertools
 
 import torch
 from torch import Tensor
 
-from pilotnet_sdnn.sdnn.network import normalise
+from pilotnet_sdnn.sdnn.network import NetworkOutput, normalise
 
 CONVOLUTIONS = ((3, 24, (2, 2), (0, 0)), (24, 36, (2, 2), (0, 0)), (36, 64, (2, 1), (1, 0)), (64, 64, (1, 1), (0, 0)))
 DENSE = (64 * 2 * 20, 100, 50, 10)
@@ -27,6 +27,7 @@ def images(frames: Tensor) -> Tensor:
     return normalise(frames).permute(0, 4, 1, 2, 3).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
-def predict(network: torch.nn.Module, frames: Tensor) -> Tensor:
-    """Angles (N, T) in radians for (N, T, 33, 100, 3) uint8 frames."""
-    return network(images(frames)).view(frames.shape[:2])
+def predict(network: torch.nn.Module, frames: Tensor) -> NetworkOutput:
+    """The output for (N, T, 33, 100, 3) uint8 frames; no layer sends events, so rates and events are empty."""
+    angles = network(images(frames)).view(frames.shape[:2])
+    return NetworkOutput(angles, rates=angles.new_empty(0), events=angles.new_empty(0))

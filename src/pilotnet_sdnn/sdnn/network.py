@@ -135,12 +135,17 @@ def normalise(frames: Tensor) -> Tensor:
     return frames.float().div_(255).sub_(0.5).div_(0.5).permute(0, 4, 2, 3, 1).contiguous()
 
 
-def write_tensors(path: Path, content: dict[str, Any]) -> None:
-    """Write what `torch.load(weights_only=True)` reads; equal content gives equal bytes under any name."""
+def tensor_bytes(content: dict[str, Any]) -> bytes:
+    """What `torch.load(weights_only=True)` reads; equal content gives equal bytes."""
     buffer = io.BytesIO()  # torch.save writes the name of the file it is given into the file
     torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def write_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write what `torch.load(weights_only=True)` reads; equal content gives equal bytes under any name."""
     with atomic_write(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+        temporary.write_bytes(tensor_bytes(content))
 
 
 def load_network(path: Path) -> Network:

@@ -1,8 +1,10 @@
-"""A training run: its state, an epoch of training and one of testing."""
+"""One loop that trains a network and keeps the weights of its best epoch: the SDNN's and the ANN baseline's."""
 
 import math
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +13,14 @@ from torch import Tensor
 
 from pilotnet_sdnn.dataset.batches import Batches
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.sdnn.network import Network, NetworkOutput
+from pilotnet_sdnn.interrupts import StopRequest, stop_on_request
+from pilotnet_sdnn.progress import progress
+from pilotnet_sdnn.sdnn.checkpoint import load_checkpoint, save_checkpoint
+from pilotnet_sdnn.sdnn.lava import slayer
+from pilotnet_sdnn.sdnn.network import NetworkOutput
 
-Forward = Callable[[Network, Tensor], NetworkOutput]
+Forward = Callable[[Tensor], NetworkOutput]
+Penalty = Callable[[Tensor], Tensor]
 
 
 @dataclass
@@ -25,12 +32,12 @@ class Statistics:
     events: int = 0  # all layers', after the first frame of each sequence
     event_frames: int = 0
 
-    def add(self, mse: float, outcome: NetworkOutput) -> None:
+    def add(self, mse: float, output: NetworkOutput) -> None:
         """Count one batch in."""
-        count, length = outcome.angles.shape
+        count, length = output.angles.shape
         self.squared_error += mse * count * length
         self.frames += count * length
-        self.events += int(outcome.events.sum())
+        self.events += int(output.events.sum())
         self.event_frames += count * (length - 1)
 
     @property
@@ -41,7 +48,12 @@ class Statistics:
     @property
     def events_per_frame(self) -> float:
         """Events of all layers per frame, first frames of sequences left out."""
-        return self.events / self.event_frames
+        return self.events / self.event_frames if self.event_frames else 0.0
+
+    def figures(self) -> dict[str, str]:
+        """What the progress bar shows; the ANN baseline sends no events."""
+        figures = {"mse": f"{self.mse:.5f}"}
+        return {**figures, "events": f"{self.events_per_frame:.0f}"} if self.events else figures
 
 
 class FlatRAdam(torch.optim.RAdam):
@@ -71,9 +83,9 @@ class FlatRAdam(torch.optim.RAdam):
 
 @dataclass
 class Training:
-    """Everything a run has come to: saved after any step and restored, it goes on to the same bits."""
+    """Resumable training state: saved after any step and restored, it trains to the same bits."""
 
-    network: Network
+    network: torch.nn.Module
     optimizer: torch.optim.Optimizer
     epoch: int = 0  # that runs
     step: int = 0  # of it that are done
@@ -84,7 +96,7 @@ class Training:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
     def end_epoch(self, lr: float, test: Statistics) -> str:
-        """Log the epoch, keep its weights if they are the best, and make ready for the next; what to tell."""
+        """Log the epoch, keep its weights if they are the best, and start the next; the line to print."""
         train = self.statistics
         row = [self.epoch + 1, lr, train.mse, test.mse, train.events_per_frame, test.events_per_frame]
         self.log.append([*row, *self.gradients])
@@ -94,8 +106,9 @@ class Training:
             self.best_weights = {name: value.cpu().clone() for name, value in self.network.state_dict().items()}
         self.epoch, self.step, self.statistics = self.epoch + 1, 0, Statistics()
         return (
-            f"epoch {self.epoch:3d}  lr {lr:.1e}  train mse {train.mse:.5f}  test mse {test.mse:.5f}  "
-            f"events/frame {test.events_per_frame:7.1f}" + ("  best" if best else "")
+            f"epoch {self.epoch:3d}  lr {lr:.1e}  train mse {train.mse:.5f}  test mse {test.mse:.5f}"
+            + (f"  events/frame {test.events_per_frame:7.1f}" if test.events else "")
+            + ("  best" if best else "")
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -110,7 +123,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Resume from `state`."""
         self.network.load_state_dict(state.pop("network"))
         self.optimizer.load_state_dict(state.pop("optimizer"))
         torch.set_rng_state(state.pop("random"))
@@ -120,12 +133,92 @@ class Training:
             setattr(self, name, value)
 
 
-def train_epoch(
+def fit(
     training: Training,
-    data: Batches,
     forward: Forward,
-    penalty: Callable[[Tensor], Tensor],
-    on_step: Callable[[Statistics], None],
+    penalty: Penalty,
+    train: Callable[[int], Batches],
+    test: Batches,
+    epochs: int,
+    checkpoint: Path,
+    checkpoint_minutes: float,
+    on_epoch: Callable[[Training], None] = lambda training: None,
+) -> None:
+    """Train to the last epoch, and keep the weights with the lowest test MSE.
+
+    An unfinished run resumes from its checkpoint. Its state is saved after each epoch, every
+    `checkpoint_minutes` and on Ctrl-C or SIGTERM, which end the run after the step it is in.
+
+    Args:
+        training: at its start.
+        forward: the network's output for frames (N, T, 33, 100, 3).
+        penalty: what is added to the MSE, from the rates of `NetworkOutput`.
+        train: the batches of an epoch, counted from 0.
+        test: the batches that choose the best epoch.
+        epochs: how many there are.
+        checkpoint: the file of the state.
+        checkpoint_minutes: the longest time that a killed run loses.
+        on_epoch: called after each epoch.
+
+    Raises:
+        UserError: the training diverges.
+        KeyboardInterrupt: the run was asked to stop.
+    """
+    initial_lr = training.optimizer.defaults["lr"]
+    steps = len(train(0)) + len(test)
+    if state := load_checkpoint(checkpoint):
+        training.load_state_dict(state)
+        at = f"at epoch {training.epoch + 1}, step {training.step + 1}," if training.epoch < epochs else "at its end"
+        print(f"resuming {at} from {checkpoint}")
+    done = training.epoch * steps + training.step
+    with (
+        stop_on_request() as stop,
+        progress(total=epochs * steps, initial=done, desc="train", unit="step") as bar,
+    ):
+        saver = StateSaver(training, checkpoint, checkpoint_minutes, stop)
+
+        def after_step(statistics: Statistics) -> None:
+            bar.set_postfix(statistics.figures(), refresh=False)
+            bar.update()
+            saver.after_step()
+
+        while training.epoch < epochs:
+            lr = learning_rate(initial_lr, training.epoch, epochs)
+            for group in training.optimizer.param_groups:
+                group["lr"] = lr
+            train_epoch(training, train(training.epoch).after(training.step), forward, penalty, after_step)
+            measured = measure_epoch(training.network, test, forward, after_step)
+            bar.write(training.end_epoch(lr, measured))
+            saver.save()
+            on_epoch(training)
+
+
+class StateSaver:
+    """Saves the state of a run when it is due or when the run is asked to stop."""
+
+    def __init__(self, training: Training, path: Path, minutes: float, stop: StopRequest) -> None:
+        self.training, self.path, self.seconds, self.stop = training, path, 60 * minutes, stop
+        self.saved_at = time.monotonic()
+
+    def save(self) -> None:
+        """Save now."""
+        save_checkpoint(self.path, self.training.state_dict())
+        self.saved_at = time.monotonic()
+
+    def after_step(self) -> None:
+        """Save if it is due.
+
+        Raises:
+            KeyboardInterrupt: the run is asked to stop; its state is saved.
+        """
+        if self.stop or time.monotonic() - self.saved_at > self.seconds:
+            self.save()
+        if self.stop:
+            raise KeyboardInterrupt(f"stopped by {self.stop.name}; the same command resumes from {self.path}")
+
+
+def train_epoch(
+    training: Training, data: Iterable, forward: Forward, penalty: Penalty, on_step: Callable[[Statistics], None]
 ) -> None:
     """Take one optimizer step per batch on the MSE plus the penalty on the layers' rates.
 
@@ -134,9 +227,9 @@ def train_epoch(
     """
     training.network.train()
     for frames, angles in data:
-        outcome = forward(training.network, frames)
-        mse = F.mse_loss(outcome.angles, angles)
-        loss = mse + penalty(outcome.rates)
+        output = forward(frames)
+        mse = F.mse_loss(output.angles, angles)
+        loss = mse + penalty(output.rates)
         if not math.isfinite(loss.item()):
             raise UserError(
                 f"training diverged: the loss is {loss.item()} at epoch {training.epoch + 1}, "
@@ -148,27 +241,27 @@ def train_epoch(
         training.optimizer.step()
         training.step += 1
         training.gradients = gradient_norms(training.network)
-        training.statistics.add(mse.item(), outcome)
+        training.statistics.add(mse.item(), output)
         on_step(training.statistics)
 
 
 @torch.no_grad()
 def measure_epoch(
-    network: Network, data: Batches, forward: Forward, on_step: Callable[[Statistics], None]
+    network: torch.nn.Module, data: Iterable, forward: Forward, on_step: Callable[[Statistics], None]
 ) -> Statistics:
     """MSE and events of the network in evaluation mode."""
     network.eval()
     statistics = Statistics()
     for frames, angles in data:
-        outcome = forward(network, frames)
-        statistics.add(F.mse_loss(outcome.angles, angles).item(), outcome)
+        output = forward(frames)
+        statistics.add(F.mse_loss(output.angles, angles).item(), output)
         on_step(statistics)
     return statistics
 
 
-def gradient_norms(network: Network) -> list[float]:
-    """lava-dl's measure of gradient flow for layer-1 to layer-8, of the last step taken."""
-    return [block.synapse.grad_norm for block in network.layers[1:]]
+def gradient_norms(network: torch.nn.Module) -> list[float]:
+    """lava-dl's measure of gradient flow for each of its synapses, of the last step; the ANN baseline has none."""
+    return [module.grad_norm for module in network.modules() if isinstance(module, slayer.synapse.layer.GenericLayer)]
 
 
 def learning_rate(initial: float, epoch: int, epochs: int) -> float:
