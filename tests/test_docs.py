@@ -1,0 +1,142 @@
+"""README and docs: links lead somewhere, figures are those of metrics/, and every command works.
+
+Generated parts are written by docs/generated.py: `uv run cog -r -I docs README.md docs/*.md` renews them.
+"""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from clone import ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+
+# Commands that other tests run, where they need a real server, a real drive or the whole suite.
+RUN_BY = {
+    r"dvc remote add -d team ssh://.*": "test_share.py::test_colleague_executes_nothing_of_what_the_team_has_run",
+    r"dvc remote add -d team s3://.*": "test_share.py::test_colleague_executes_nothing_of_what_the_team_has_run",
+    r"dvc remote modify .*(keyfile|endpointurl|key_id|secret_access_key) .*": (
+        "test_share.py::test_colleague_executes_nothing_of_what_the_team_has_run"
+    ),
+}
+NOT_RUN = {
+    r"dvc exp run -S source=pilotnet .*": "downloads 2.2 GB and trains for half an hour",
+    r"dvc exp run -S source=PATH/udacity.*": "trains minutes to hours on a drive that is not in the repository",
+    r"python benchmarks/\w+\.py": "takes minutes and measures an idle machine",
+    r"pytest.*|bash \.ci/run": "runs this test",
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), flags=re.M | re.S)
+
+
+def commands(page: Path) -> list[str]:
+    """Every command line of a page's `sh` blocks, without its comment and `uv run`."""
+    lines = [
+        " ".join(shlex.split(line, comments=True, posix=False))
+        for text in blocks(page, "sh")
+        for line in text.splitlines()
+    ]
+    return [part.removeprefix("uv run ") for line in lines if line for part in line.split(" && ")]
+
+
+def first_match(command: str, patterns: dict[str, str]) -> str | None:
+    return next((pattern for pattern in patterns if re.fullmatch(pattern, command)), None)
+
+
+ALL_COMMANDS = [(page, command) for page in PAGES for command in commands(page)]
+
+
+def prose(page: Path) -> str:
+    """A page without its code blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def headings(page: Path) -> set[str]:
+    return {slug(heading) for heading in re.findall(r"^#+ (.*)$", prose(page), flags=re.M)}
+
+
+def test_generated_parts_are_current():
+    pages = [str(page) for page in PAGES]
+    done = subprocess.run(
+        [sys.executable, "-m", "cogapp", "--check", "-I", "docs", *pages], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}run: uv run cog -r -I docs README.md docs/*.md"
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_readme_names_every_page():
+    linked = set(re.findall(r"\]\((docs/\w+\.md)", (ROOT / "README.md").read_text()))
+    assert linked == {str(page.relative_to(ROOT)) for page in PAGES if page.parent.name == "docs"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in headings(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page):
+    """`dataset/split.py`, `limits.yaml` and the like are paths of the repository or ends of them."""
+    for name in re.findall(r"`([\w./-]+\.(?:py|cpp|yaml|toml|md|lock))`", prose(page)):
+        written = name in ("report.md", "plots/operations.md")  # by a command or a stage
+        assert written or any(f"/{path}".endswith(f"/{name}") for path in TRACKED), name
+
+
+def test_every_command_of_the_code_is_documented():
+    scripts = set(re.findall(r"^(sdnn-\w+) = ", (ROOT / "pyproject.toml").read_text(), flags=re.M))
+    assert scripts == {command.split()[0] for _, command in ALL_COMMANDS if command.startswith("sdnn-")}
+
+
+def test_no_reason_is_left_over():
+    """Every pattern is of a command that is still there, and every test that is named still exists."""
+    for pattern in RUN_BY | NOT_RUN:
+        assert any(re.fullmatch(pattern, command) for _, command in ALL_COMMANDS), pattern
+    for test in RUN_BY.values():
+        file, _, name = test.partition("::")
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), test
+
+
+def metric(name: str):
+    file, *keys = name.split(".")
+    value = json.loads((ROOT / "metrics" / f"{file}.json").read_text())
+    for key in keys:
+        value = value[key]
+    return value
+
+
+PRINTED = {  # what stages print of the default run -> the metrics in it
+    r"mse (\S+) sq\. radians, mae (\S+) degrees, r2 (\S+) on (\d+) test frames; (\S+) events/frame": [
+        "evaluation.mse", "evaluation.mae_degrees", "evaluation.r2", "evaluation.frames", "evaluation.events_per_frame",
+    ],
+}  # fmt: skip
+
+
+def test_figures_in_output_of_the_default_run_are_those_of_metrics():
+    output = "".join(text for page in PAGES for text in blocks(page, "text"))
+    for pattern, names in PRINTED.items():
+        found = re.search(pattern, output)
+        assert found, pattern
+        for shown, name in zip(found.groups(), names, strict=True):
+            decimals = len(shown.partition(".")[2])
+            assert float(shown) == round(metric(name), decimals), name
