@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import requests
 
-from pilotnet_sdnn.drive import http as module
+from pilotnet_sdnn.drive import http, transfer, web_pages
 from pilotnet_sdnn.drive.drive_zip import open_drive
 from pilotnet_sdnn.drive.http import download
 from pilotnet_sdnn.errors import UserError
@@ -32,14 +32,15 @@ def zip_of(seed: int, size: int = 3 * 2**20) -> bytes:
 
 
 ZIP, OTHER = zip_of(1), zip_of(2)  # of the same size
+MAX_BYTES = 10**9
 THIRD, HALF = 2**20, 24 * 2**16  # of it, in whole pieces
 
 
 @pytest.fixture(autouse=True)
 def quick_and_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PAUSE", 0.001)
-    monkeypatch.setattr(module, "TIMEOUT", (10, 10))
-    monkeypatch.setattr(module, "RETRIES", 3)
+    monkeypatch.setattr(http, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(transfer, "TIMEOUT", (10, 10))
+    monkeypatch.setattr(http, "RETRIES", 3)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -97,7 +98,7 @@ def any_zip(path: Path) -> None:
 
 
 def get(url: str) -> bytes:
-    return download(url, any_zip).read_bytes()
+    return download(url, any_zip, MAX_BYTES).read_bytes()
 
 
 def refused(url: str, *words: str) -> None:
@@ -119,7 +120,7 @@ def test_connection_that_drops_midway_is_continued_where_it_broke():
 def test_progress_starts_the_count_of_retries_anew():
     parts = 8  # more than the retries; each brings what counts as progress
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "WORTH", 100_000)
+        patch.setattr(http, "PROGRESS", 100_000)
         with server(lambda request, n: request.send(ZIP, request.start, n * len(ZIP) // parts)) as (url, _):
             assert get(url) == ZIP
 
@@ -186,7 +187,7 @@ def test_sizes_that_are_lies():
             url,
             "download failed",
             f"broke off, {len(ZIP) // 2**16 * 2**16:,} of {len(ZIP) + 1:,} bytes",
-            "run again to continue",
+            "run again to resume",
         )
 
     def short(request, n):
@@ -208,7 +209,7 @@ def test_sizes_that_are_lies():
 
 
 def test_stalling_server_is_left_and_asked_again(monkeypatch):
-    monkeypatch.setattr(module, "TIMEOUT", (10, 1))
+    monkeypatch.setattr(transfer, "TIMEOUT", (10, 1))
 
     def answer(request, n):
         request.send(ZIP, request.start, HALF if n == 1 else None)
@@ -221,10 +222,10 @@ def test_stalling_server_is_left_and_asked_again(monkeypatch):
 
 
 def test_server_that_always_stalls_is_given_up(monkeypatch):
-    monkeypatch.setattr(module, "TIMEOUT", (10, 0.5))
+    monkeypatch.setattr(transfer, "TIMEOUT", (10, 0.5))
     with server(lambda request, n: time.sleep(0.7)) as (url, asked):
         refused(url, "download failed", "stalled: nothing came for 0.5 s")
-    assert len(asked) == 1 + module.RETRIES
+    assert len(asked) == 1 + http.RETRIES
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -245,7 +246,7 @@ def test_busy_server_is_asked_again_when_it_says(status, capsys):
 
 
 def test_pauses_grow(monkeypatch):
-    monkeypatch.setattr(module, "PAUSE", 0.1)
+    monkeypatch.setattr(http, "FIRST_PAUSE", 0.1)
     moments = []
 
     def answer(request, n):
@@ -296,7 +297,7 @@ def test_web_page_does_not_cost_what_is_there():
 
 
 def test_google_drives_question_about_the_virus_scan_is_answered(monkeypatch):
-    monkeypatch.setattr(module, "GOOGLE", ("127.0.0.1",))
+    monkeypatch.setattr(web_pages, "GOOGLE_HOSTS", ("127.0.0.1",))
     form = (
         '<html>Google Drive can\'t scan this file for viruses. <form id="download-form" action="{}">'
         '<input type="hidden" name="confirm" value="t"><input type="hidden" name="uuid" value="7"></form></html>'
@@ -315,7 +316,7 @@ def test_google_drives_question_about_the_virus_scan_is_answered(monkeypatch):
 def test_google_drive_is_asked_at_the_address_that_answers_with_the_file(monkeypatch):
     """Without a network: what would be asked for is refused before it is."""
     asked = []
-    monkeypatch.setattr(module, "_allow", lambda url, *_: asked.append(url) or refuse())
+    monkeypatch.setattr(transfer, "check_address", lambda url, *_: asked.append(url) or refuse())
 
     def refuse():
         raise UserError("seen")
@@ -333,8 +334,8 @@ def test_redirect_to_something_less_safe_is_refused(target):
 
 def test_redirect_from_https_to_http_is_refused_even_with_a_checksum():
     with pytest.raises(UserError, match="less safe"):
-        module._allow("http://127.0.0.1/a.zip", "https://example.invalid/a.zip", "name", http_too=True)
-    module._allow("https://example.invalid/b.zip", "https://example.invalid/a.zip", "name", http_too=False)
+        transfer.check_address("http://127.0.0.1/a.zip", "https://example.invalid/a.zip", "name", allow_http=True)
+    transfer.check_address("https://example.invalid/b.zip", "https://example.invalid/a.zip", "name", allow_http=False)
 
 
 def test_redirects_are_followed_but_not_for_ever():
@@ -347,7 +348,7 @@ def test_redirects_are_followed_but_not_for_ever():
             request.head(302, Location=request.path, Content_Length=0)
 
     with server(answer) as (url, _):
-        refused(url.replace("drive.zip", "round"), "from address to address")
+        refused(url.replace("drive.zip", "round"), "redirects 10 times")
         assert get(url) == ZIP
 
 
@@ -406,9 +407,9 @@ def test_password_in_an_address_is_sent_but_not_shown():
 
 
 def test_disk_without_room(monkeypatch):
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
     with server(lambda request, n: request.send(ZIP)) as (url, _):
-        refused(url, "make room", "3 MB")
+        refused(url, "free some space", "3 MB more")
 
 
 PROGRAM = """
@@ -416,7 +417,7 @@ import sys
 from pilotnet_sdnn.drive.http import download
 from pilotnet_sdnn.errors import exit_on_error
 with exit_on_error():
-    print(download(sys.argv[1], lambda path: None))
+    print(download(sys.argv[1], lambda path: None, 10**9))
 """
 
 
@@ -443,7 +444,7 @@ def test_ctrl_c_keeps_what_is_there_for_the_next_run():
         _, told = process.communicate(timeout=20)
         go_on.set()
         assert process.returncode == 1
-        assert told.splitlines()[-1] == f"error: {url}: stopped; run again to continue it"
+        assert told.splitlines()[-1] == f"error: {url}: stopped; run again to resume"
         assert get(url) == ZIP
     assert 0 < asked[1].start <= HALF
 
@@ -460,7 +461,7 @@ def test_two_processes_at_once_download_it_once():
         first = start(url)
         assert begun.wait(20)
         second = start(url)
-        assert second.stderr.readline() == f"{url}: another process is downloading it; waiting for it\n"
+        assert second.stderr.readline() == f"{url}: another process is downloading it; waiting\n"
         go_on.set()
         told = [process.communicate(timeout=20)[0] for process in (first, second)]
     assert len(asked) == 1

@@ -118,7 +118,7 @@ def test_download_that_was_cut_off_is_continued(tiny_drive, out):
     with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/drive.zip"
-        refused(url, out, "download failed", "run again to continue it")
+        refused(url, out, "download failed", "run again to resume")
         fetch(url, out)
         server.shutdown()
     assert out.read_bytes() == content

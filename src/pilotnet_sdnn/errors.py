@@ -1,5 +1,6 @@
 """Report user-fixable errors in one line, without a traceback."""
 
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,14 @@ class UserError(Exception):
 def printable(text: str) -> str:
     """Escape what a terminal obeys instead of showing it: control characters, line ends, marks of direction."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def without_password(text: str) -> str:
+    """An address, or a message with one, as it may be shown.
+
+    Where the port is no number, it may be a part of a password with a slash in it, so all up to the last @ goes.
+    """
+    return re.sub(r"//(?:[^\s/?#]*@|[^\s/?#:]*:(?!\d*(?:[\s/?#]|$))\S*@)", "//", text)
 
 
 def one_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pilotnet_sdnn.errors import UserError, one_line
+from pilotnet_sdnn.errors import UserError, one_line, without_password
 from pilotnet_sdnn.paths import PARAMS
 
 
@@ -106,7 +106,8 @@ def drive_name(params: Mapping[str, Any]) -> str:
     source = params.get("source", "none")
     synthetic = synthetic_name(params.get("synthetic_frames"), params.get("seed"))
     sources = source if isinstance(source, list) else [source]
-    return joint_name([synthetic if name == "synthetic" else Path(str(name)).name for name in sources])
+    names = [without_password(str(name)) for name in sources]
+    return joint_name([synthetic if name == "synthetic" else Path(name).name for name in names])
 
 
 def synthetic_name(frames: int | None, seed: int | None) -> str:

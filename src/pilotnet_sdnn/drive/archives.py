@@ -136,6 +136,11 @@ class ZipArchive:
             )
         return entries
 
+    @property
+    def has_forward_slashes(self) -> bool:
+        """Whether every entry has the name by which this class knows it."""
+        return all(name == entry for name, entry in self._entries.items())
+
     def contains(self, name: str) -> bool:
         return len(name) <= LONGEST_NAME and name in self._entries
 

@@ -1,6 +1,6 @@
-"""Where drives come from: the synthetic road, Sully Chen's dataset, a file, a folder or a URL.
+"""Where drives come from: the synthetic drive, Sully Chen's dataset, a file, a folder or a URL.
 
-Every source ends as the same zip, checked before it gets its name.
+Every source becomes the same kind of zip, checked before it gets its name.
 """
 
 import io
@@ -17,11 +17,21 @@ from urllib.parse import quote
 from PIL import Image
 
 from pilotnet_sdnn.drive import synthetic
-from pilotnet_sdnn.drive.archives import Archive, FolderArchive, ZipArchive, open_zip
-from pilotnet_sdnn.drive.drive_zip import FOLDER, LABELS, PILOTNET_LABELS_SHA256, labels_sha256, origin, pack_drive
+from pilotnet_sdnn.drive.archives import Archive, FolderArchive, ZipArchive, open_zip, quoted
+from pilotnet_sdnn.drive.drive_zip import (
+    FOLDER,
+    LABELS,
+    PILOTNET_LABELS_SHA256,
+    labels_sha256,
+    open_drive,
+    origin,
+    pack_drive,
+    read_labels,
+)
 from pilotnet_sdnn.drive.http import download
+from pilotnet_sdnn.drive.labels import BadLabels
 from pilotnet_sdnn.drive.layouts import SIMULATOR, SULLY_CHEN, Drive, Reading, read_layout
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, one_line, printable, without_password
 from pilotnet_sdnn.files import atomic_write
 from pilotnet_sdnn.params import joint_name, synthetic_name
 from pilotnet_sdnn.paths import repository
@@ -34,61 +44,67 @@ DEFAULTS = Reading()
 
 
 class Source(NamedTuple):
-    """A drive that was found and whose labels were read."""
+    """A drive that was found, with its labels."""
 
-    name: str  # as params.yaml has it
+    name: str  # as in params.yaml, but without a password
     archive: Archive
     drive: Drive
 
 
 def fetch(source: str | list[str], path: Path, frames: int, seed: int, reading: Reading = DEFAULTS) -> None:
-    """Bring a drive, or several one after the other, to `path`.
+    """Write a drive, or several one after another, to `path`.
 
     Args:
         source: "synthetic", "pilotnet", an http(s) URL of a zip, or the path of a zip, a folder or a csv in
-            one; or a list of such.
+            a folder; or a list of these.
         path: the zip to write.
         frames: length of the synthetic drive.
-        seed: of the synthetic drive.
+        seed: seed of the synthetic drive.
         reading: how to read zips and folders.
 
     Raises:
-        UserError: a source cannot be reached or is not a drive; `path` is then left as it was.
+        UserError: a source cannot be reached or is not a drive; `path` stays as it was.
     """
     names = [source] if isinstance(source, str) else source
     if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"params.yaml: source: {twice[0]!r} is there twice")
-    made = path.with_name(".synthetic.zip.tmp")
+        raise UserError(f"params.yaml: source: {quoted(without_password(twice[0]))} appears twice")
+    synthetic_zip = path.with_name(".synthetic.zip.tmp")
+    max_bytes = int(reading.max_gigabytes * 1e9)
     with atomic_write(path) as temporary:
         try:
-            drives = [_source(name, _local(name, made, frames, seed), reading) for name in names]
+            drives = [_source(name, _local(name, synthetic_zip, frames, seed, max_bytes), reading) for name in names]
             if len(drives) == 1 and _packed(drives[0]):
                 shutil.copyfile(drives[0].archive.where, temporary)
             else:
-                _pack(drives, temporary, int(reading.max_gigabytes * 1e9))
+                _pack(drives, temporary, max_bytes)
+            _read_back(temporary, path, reading)
         finally:
-            made.unlink(missing_ok=True)
+            synthetic_zip.unlink(missing_ok=True)
     for drive in drives:
         if drive.drive.bad.count:
             print(drive.drive.bad)
 
 
-def _local(source: str, made: Path, frames: int, seed: int) -> Path:
-    """Where on this machine a source is; the synthetic drive is written to `made`."""
+def _local(source: str, synthetic_zip: Path, frames: int, seed: int, max_bytes: int) -> Path:
+    """The path of a source on this machine; the synthetic drive is written to `synthetic_zip`."""
     if source == "synthetic":
-        pack_drive(made, _synthetic(frames, seed), synthetic_name(frames, seed))
-        return made
+        pack_drive(synthetic_zip, _synthetic(frames, seed), synthetic_name(frames, seed))
+        return synthetic_zip
     if source == "pilotnet":
-        return download(PILOTNET_URL, partial(_check, labels_checksum=PILOTNET_LABELS_SHA256))
+        return download(PILOTNET_URL, partial(_check, labels_checksum=PILOTNET_LABELS_SHA256), max_bytes)
     if source.startswith(("http://", "https://")):
-        return download(source, _check)
-    path = (repository() / Path(source).expanduser()).resolve()  # a relative one is relative to the repository
-    if not path.exists():
-        raise UserError(
-            f"params.yaml: source: {source!r} is neither synthetic, pilotnet, a URL nor an existing file or folder "
-            f"(looked for {path})"
-        )
-    return path
+        return download(source, _check, max_bytes)
+    try:
+        path = (repository() / Path(source).expanduser()).resolve()  # relative paths start at the repository
+        if path.exists():
+            return path
+        reason = f"looked for {quoted(str(path))}"
+    except (OSError, RuntimeError, ValueError) as error:  # a link loop, ~nobody, a NUL
+        reason = one_line(error)
+    raise UserError(
+        f"params.yaml: source: {quoted(source)} is neither synthetic, pilotnet, a URL nor an existing file or folder "
+        f"({reason})"
+    )
 
 
 def _synthetic(frames: int, seed: int) -> Iterator[tuple[str, bytes, float]]:
@@ -100,7 +116,7 @@ def _synthetic(frames: int, seed: int) -> Iterator[tuple[str, bytes, float]]:
 
 
 def _source(name: str, path: Path, reading: Reading) -> Source:
-    """What is at a path: a zip, a folder, or a csv in a folder."""
+    """The drive at a path: a zip, a folder, or a csv in a folder."""
     archive: Archive
     if path.is_dir():
         archive, table = FolderArchive(path), None
@@ -111,6 +127,7 @@ def _source(name: str, path: Path, reading: Reading) -> Source:
     else:
         raise UserError(f"{path}: neither a file nor a folder")
     drive = read_layout(archive, reading, table)
+    name = printable(without_password(name))
     print(f"{name}: {drive.layout} layout, {_frames(drive):,} labelled frames")
     return Source(name, archive, drive)
 
@@ -120,15 +137,15 @@ def _frames(drive: Drive) -> int:
 
 
 def _packed(source: Source) -> zipfile.ZipFile | None:
-    """The zip, if it is one that later stages read as it is."""
+    """The zip, if later stages can read it as it is."""
     drive, archive = source.drive, source.archive
     if isinstance(archive, ZipArchive) and drive.layout in SULLY_CHEN and drive.folder == f"{FOLDER}/":
-        return archive.zip if LABELS in archive.zip.namelist() else None
+        return archive.zip if LABELS in archive.zip.namelist() and archive.has_forward_slashes else None
     return None
 
 
 def _pack(sources: list[Source], path: Path, max_bytes: int) -> None:
-    """Write drives one after the other as one, each in a folder of its own if they are several."""
+    """Write drives one after another as one, each in a folder of its own if there are several."""
     names = [_origin(source) or Path(source.name).name for source in sources]
     pack_drive(path, _shots(sources, max_bytes), joint_name(names) if len(sources) > 1 else _origin(sources[0]))
 
@@ -146,7 +163,7 @@ def _shots(sources: list[Source], max_bytes: int) -> Iterator[tuple[str, bytes |
     for at, (_, archive, drive), label in progress(
         shots, total=sum(len(source.drive.labels) for source in sources), desc="packing the drive", unit="frame"
     ):
-        frame = re.sub(r"[\s%]|^#", lambda found: quote(found[0]), label.frame)  # what would end a name in data.txt
+        frame = re.sub(r"[\s%]|^#", lambda found: quote(found[0]), label.frame)  # these would end a name in data.txt
         name = f"{at}/{frame}" if len(sources) > 1 else frame
         image = None
         if not math.isnan(label.degrees):
@@ -161,6 +178,15 @@ def _shots(sources: list[Source], max_bytes: int) -> Iterator[tuple[str, bytes |
             raise UserError(
                 f"{archive.where}: more than max_gigabytes allows ({max_bytes / 1e9:g}); raise it in params.yaml"
             )
+
+
+def _read_back(temporary: Path, path: Path, reading: Reading) -> None:
+    """Read the labels as later stages do, before the zip replaces an older one."""
+    with open_drive(temporary) as drive:
+        try:
+            read_labels(drive, BadLabels(f"{path}: {LABELS}", reading.on_bad_frame))
+        except UserError as error:
+            raise UserError(str(error).replace(str(temporary), str(path))) from None
 
 
 def _check(path: Path, labels_checksum: str | None = None) -> None:
