@@ -11,7 +11,7 @@ from clone import Clone
 from PIL import Image, ImageDraw
 
 from pilotnet_sdnn.commands import video as command
-from pilotnet_sdnn.dataset.split import Split
+from pilotnet_sdnn.dataset.split import SequenceSplit
 from pilotnet_sdnn.measure.operations import count_activity
 from pilotnet_sdnn.sdnn.network import Network
 from pilotnet_sdnn.video.scenes import Moment, Scene, draw_wheels, tiled, watch
@@ -64,7 +64,7 @@ def test_a_positive_angle_turns_the_wheel_to_the_right(degrees):
 
 
 def test_default_stretch_holds_most_test_frames():
-    split = Split(train=np.array([0, 1, 2, 5]), test=np.array([3, 4]))
+    split = SequenceSplit(train=np.array([0, 1, 2, 5]), test=np.array([3, 4]))
     starts, segments = np.arange(0, 96, 16), np.zeros(100, int)
     assert command.stretch(starts, segments, split, 16, None, count=32).tolist() == [3, 4]
     assert command.stretch(starts, segments, split, 16, 4.5, count=600).tolist() == [5]  # up to the end of the drive

@@ -9,7 +9,7 @@ from zipfile import ZipFile
 import numpy as np
 
 from pilotnet_sdnn.dataset.dataset import open_dataset
-from pilotnet_sdnn.dataset.split import Split, stretch_with_most
+from pilotnet_sdnn.dataset.split import SequenceSplit, stretch_with_most
 from pilotnet_sdnn.drive.archives import read_member
 from pilotnet_sdnn.drive.drive_zip import frame_member, labels_name, open_drive, read_labels
 from pilotnet_sdnn.drive.images import decode_frame
@@ -67,7 +67,7 @@ def frames_in(seconds: float) -> int:
 
 
 def stretch(
-    starts: np.ndarray, segments: np.ndarray, split: Split, sequence: int, start: float | None, count: int
+    starts: np.ndarray, segments: np.ndarray, split: SequenceSplit, sequence: int, start: float | None, count: int
 ) -> np.ndarray:
     """The numbers of the sequences to show; fewer than asked for where the drive ends.
 
@@ -105,7 +105,7 @@ def film(
         yield Scene(seen, float(angle), str(where), float(second), moment)
 
 
-def part(sequence: int, split: Split) -> str:
+def part(sequence: int, split: SequenceSplit) -> str:
     """What a sequence was used for."""
     if sequence in split.test:
         return "test"

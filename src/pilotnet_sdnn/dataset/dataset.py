@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pilotnet_sdnn.dataset.sequences import Sequences, cut_sequences
-from pilotnet_sdnn.dataset.split import Split, split_sequences
+from pilotnet_sdnn.dataset.split import SequenceSplit, split_sequences
 from pilotnet_sdnn.dataset.store import Frames, read_frames
 
 
@@ -16,7 +16,7 @@ class Dataset(NamedTuple):
     drive: Frames
     sequences: Sequences  # (S, T, 33, 100, 3) uint8, still in the file
     angles: np.ndarray  # (S, T) float32 radians, drop-outs repaired
-    split: Split  # numbers of the sequences to train on and to test on
+    split: SequenceSplit  # numbers of the sequences to train on and to test on
 
 
 def open_dataset(path: Path, sequence: int, split: str) -> Dataset:
