@@ -8,10 +8,12 @@ import re
 import shlex
 import subprocess
 import sys
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
-from clone import ROOT
+from clone import ROOT, Clone
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
@@ -29,6 +31,16 @@ NOT_RUN = {
     r"dvc exp run -S source=PATH/udacity.*": "trains minutes to hours on a drive that is not in the repository",
     r"python benchmarks/\w+\.py": "takes minutes and measures an idle machine",
     r"pytest.*|bash \.ci/run": "runs this test",
+}
+
+SMALLER = {  # what a page says -> what the test does instead
+    "/mnt/team/pilotnet-sdnn": "../team",
+    "https://git.example/team/pilotnet-sdnn": ".",
+    "--rev v1.0.0": "--rev v1.0.0 -o ../released.pt",
+    "--stage car": "--stage car -o ../car.pt",
+    "'lam=0.002,0.01,0.05,0.2' -S 'threshold=0.03,0.1,0.3'": "'lam=0.002,0.2'",
+    "epochs=60": "epochs=1",
+    "git merge sparser": "! git merge sparser",  # with conflicts, left to `dvc repro`
 }
 
 
@@ -103,6 +115,11 @@ def test_files_that_a_page_names_exist(page):
         assert written or any(f"/{path}".endswith(f"/{name}") for path in TRACKED), name
 
 
+def test_scripts_that_a_page_runs_exist():
+    scripts = [command.split()[1] for _, command in ALL_COMMANDS if command.startswith("python ")]
+    assert scripts and all((ROOT / script).exists() for script in scripts)
+
+
 def test_every_command_of_the_code_is_documented():
     scripts = set(re.findall(r"^(sdnn-\w+) = ", (ROOT / "pyproject.toml").read_text(), flags=re.M))
     assert scripts == {command.split()[0] for _, command in ALL_COMMANDS if command.startswith("sdnn-")}
@@ -140,3 +157,72 @@ def test_figures_in_output_of_the_default_run_are_those_of_metrics():
         for shown, name in zip(found.groups(), names, strict=True):
             decimals = len(shown.partition(".")[2])
             assert float(shown) == round(metric(name), decimals), name
+
+
+@pytest.fixture
+def clone(tiny_pipeline, tmp_path) -> Clone:
+    """The tiny pipeline with what the pages take for granted: a git server, a shared folder, drives, a branch."""
+    clone = tiny_pipeline.copy(tmp_path / "repository")
+    clone.run("git", "clone", "-q", "--bare", ".", "../origin.git")
+    clone.run("git", "remote", "set-url", "origin", "../origin.git")
+    return clone
+
+
+def skeleton(line: str) -> str:
+    """A line of output without its figures, hashes, times, rulers and the width of its columns."""
+    line = re.sub(r"\b[0-9a-f]{7,}\b|[-+]?\d[\d.,:e+-]*", "#", re.sub(r"[│─├└]|--+", " ", line))
+    return " ".join(line.replace(" AM", "").replace(" PM", "").split())
+
+
+def add_drives(clone: Clone, drive: Path) -> None:
+    """A zip, a folder, and a folder with a csv of its own."""
+    drives = clone.path / "drives"
+    for name in ("tuesday", "own"):
+        zipfile.ZipFile(drive).extractall(drives / name)
+    (drives / "monday.zip").write_bytes(drive.read_bytes())
+    (labels,) = (drives / "own").rglob("data.txt")
+    rows = [line.split() for line in labels.read_text().splitlines()]
+    labels.with_name("labels.csv").write_text(
+        "\n".join(["image,steering", *(f"{name},{float(degrees) / 60}" for name, degrees in rows)])
+    )
+    labels.unlink()
+
+
+def add_branch(clone: Clone) -> None:
+    """A branch `sparser` that ran, and a main that ran something else since."""
+    clone.run("git", "switch", "-q", "-c", "sparser")
+    clone.set(lam=0.5)
+    clone.run("dvc", "repro")
+    clone.commit("Sparser")
+    clone.run("git", "switch", "-q", "main")
+    clone.run("dvc", "checkout")
+    clone.set(energy_add_pj=0.1)
+    clone.run("dvc", "repro")
+    clone.commit("Cheaper additions")
+
+
+def wait_for_queue(clone: Clone) -> None:
+    deadline = time.monotonic() + 600
+    while re.search("Running|Queued", clone.run("dvc", "queue", "status")):
+        assert time.monotonic() < deadline
+        time.sleep(2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
+def test_the_commands_of_a_page_run_one_after_another(page, clone, tiny_drive):
+    add_drives(clone, tiny_drive)
+    if page.name == "team.md":
+        add_branch(clone)
+    printed = ""
+    for command in commands(page):
+        if first_match(command, RUN_BY | NOT_RUN):
+            continue
+        for part, instead in SMALLER.items():
+            command = command.replace(part, instead)
+        printed += clone.run("bash", "-c", command)
+        if command.startswith("dvc queue start"):
+            wait_for_queue(clone)
+    seen = {skeleton(line) for line in printed.splitlines()}
+    shown = {skeleton(line) for text in blocks(page, "text") for line in text.splitlines() if line != "..."}
+    assert shown - seen == set()
