@@ -1,9 +1,11 @@
 """The fast path against lava-dl's own modules: the same bits forward, the same gradients to rounding."""
 
 import copy
+import ctypes
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.sdnn import kernels
+from pilotnet_sdnn.sdnn.kernels.library import STRUCTS, library
 from pilotnet_sdnn.sdnn.lava import slayer
 from pilotnet_sdnn.sdnn.losses import event_rate_loss
 from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, normalise
@@ -249,17 +252,15 @@ def test_chooses_native_where_there_is_a_compiler(caplog: pytest.LogCaptureFixtu
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    kernels.library.cache_clear()
+    library.cache_clear()
 
 
-def test_chooses_torch_without_a_compiler_and_says_so(no_compiler: None, caplog: pytest.LogCaptureFixture) -> None:
-    assert kernels.choose("auto", CPU) == "torch"
-    assert "no C++ compiler" in caplog.text
-
-
-def test_native_without_a_compiler_is_an_error(no_compiler: None) -> None:
-    with pytest.raises(UserError, match=r"kernels: native is not possible here: there is no C\+\+ compiler"):
-        kernels.choose("native", CPU)
+@pytest.mark.parametrize("kind", ["auto", "native"])
+def test_without_a_compiler_kernels_that_differ_in_the_last_bits_are_not_taken_silently(
+    kind: str, no_compiler: None
+) -> None:
+    with pytest.raises(UserError, match=r"native is not possible here: there is no C\+\+ compiler.*or set torch"):
+        kernels.choose(kind, CPU)
 
 
 def test_native_on_a_gpu_is_an_error() -> None:
@@ -271,11 +272,66 @@ def test_torch_when_asked_for() -> None:
     assert kernels.choose("torch", CPU) == "torch"
 
 
-def test_a_failing_compiler_is_reported(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_compiler_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "false")
-    kernels.library.cache_clear()
-    assert kernels.choose("auto", CPU) == "torch"
-    assert "false fails" in caplog.text
+    library.cache_clear()
+    with pytest.raises(UserError, match="false fails"):
+        kernels.choose("auto", CPU)
+
+
+class TestCompiledLibrary:
+    """What is loaded is what was compiled, by this user."""
+
+    @pytest.fixture(autouse=True)
+    def cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        library.cache_clear()
+        yield tmp_path / "pilotnet-sdnn"
+        library.cache_clear()
+
+    def compiled(self, cache: Path) -> Path:
+        library.cache_clear()
+        library()
+        (binary,) = cache.glob("*.so")
+        return binary
+
+    def test_is_compiled_once(self, cache: Path) -> None:
+        first = self.compiled(cache).stat().st_mtime_ns
+        assert self.compiled(cache).stat().st_mtime_ns == first
+
+    def test_a_truncated_file_is_compiled_again(self, cache: Path) -> None:
+        binary = self.compiled(cache)
+        content = binary.read_bytes()
+        binary.unlink()  # the loaded file stays as it is
+        binary.write_bytes(content[:5000])
+        assert self.compiled(cache).read_bytes() == content
+
+    def test_a_file_that_others_may_write_is_compiled_again(self, cache: Path) -> None:
+        binary = self.compiled(cache)
+        binary.chmod(0o777)
+        self.compiled(cache)
+        assert binary.stat().st_mode & 0o022 == 0
+
+    def test_a_folder_that_others_may_write_is_not_used(self, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+        cache.mkdir()
+        cache.chmod(0o777)
+        assert library() and not list(cache.iterdir())
+        assert "others may write to it" in caplog.text
+
+    def test_without_a_folder_to_write_to_native_kernels_are_compiled_all_the_same(
+        self, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cache.write_text("a file where the folder should be")
+        assert kernels.choose("auto", CPU) == "native"
+        assert list(cache.parent.iterdir()) == [cache]
+
+    def test_structs_of_another_layout_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Longer(ctypes.Structure):
+            _fields_ = (("activation", ctypes.c_void_p), ("residual", ctypes.c_void_p), ("more", ctypes.c_int64))
+
+        monkeypatch.setitem(STRUCTS, "state", Longer)
+        with pytest.raises(RuntimeError, match="Longer has 24 bytes, the compiled one 16"):
+            library()
 
 
 @pytest.mark.gpu

@@ -1,0 +1,117 @@
+"""The definition of the kernels: pure torch, on any device, slower than `native` on a CPU."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pilotnet_sdnn.sdnn.kernels.shared import (
+    LayerState,
+    Sent,
+    dropout_gain,
+    geometry,
+    mean_magnitude,
+    norm_mean,
+    quantised_weight,
+    total_sent,
+    with_sent_before,
+)
+from pilotnet_sdnn.sdnn.network import normalise
+
+
+def encode_frames(
+    entry: Any, synapse: Any, frames: Tensor, before: LayerState | None, carry: bool
+) -> tuple[Tensor, Sent]:
+    """The Input block and the first synapse: (N * T, ...) current of the first neurons, and layer-0's events."""
+    values = entry.pre_hook_fx(normalise(frames)).permute(0, 4, 1, 2, 3)
+    sent = _send(values, entry.neuron.delta, None, before, carry)
+    arriving = with_sent_before(sent.messages, before, frames.shape[1])
+    return weigh(synapse, arriving.contiguous(memory_format=torch.channels_last)), sent
+
+
+def respond(block: Any, messages: Tensor, events: Tensor, length: int, before: LayerState | None, carry: bool) -> Sent:
+    """A synapse and the neurons behind it, whatever the number of events."""
+    return fire(block.neuron, weigh(block.synapse, messages), length, before, carry)
+
+
+def weigh(synapse: Any, messages: Tensor) -> Tensor:
+    """The current that messages (N * T, ...) bring to the neurons behind a synapse."""
+    weight = quantised_weight(synapse)
+    if messages.dim() == 2:
+        return F.linear(messages, weight.flatten(1))
+    return F.conv2d(messages, weight, None, *geometry(synapse))
+
+
+def fire(neuron: Any, current: Tensor, length: int, before: LayerState | None, carry: bool) -> Sent:
+    """What sigma-delta neurons send on (N * T, ...) current."""
+    dendrite = current.unflatten(0, (-1, length)).cumsum(1)
+    if neuron.norm is not None:
+        everything_but_channels = [d for d in range(dendrite.dim()) if d != 2]
+        mean = norm_mean(neuron.norm, lambda: dendrite.mean(everything_but_channels, dtype=torch.float64).float())
+        dendrite = dendrite - neuron.norm.pre_hook_fx(mean).view(-1, *(1 for _ in dendrite.shape[3:]))
+    gain = dropout_gain(neuron, len(dendrite), dendrite.shape[2], before)
+    return _send(F.relu(dendrite), neuron.delta, gain, before, carry)
+
+
+def _send(activations: Tensor, delta: Any, gain: Tensor | None, before: LayerState | None, carry: bool) -> Sent:
+    """The events of (N, T, ...) activations."""
+    delta.clamp()
+    zero = torch.zeros_like(activations[:, 0])
+    start = (zero, zero) if before is None else (before.activation, before.residual)
+    messages, residual = _DeltaUnit.apply(activations, delta.threshold, delta, *start)
+    if gain is not None:
+        messages = messages * gain.unsqueeze(1)
+    flat = messages.flatten(0, 1)
+    state = None
+    if carry:
+        total = total_sent(flat, before, activations.shape[1])
+        state = LayerState(total, activations[:, -1].detach(), residual.detach(), gain)
+    return Sent(flat, mean_magnitude(messages), messages[:, 1:].count_nonzero(), state)
+
+
+class _DeltaUnit(torch.autograd.Function):
+    """lava-dl's `_DeltaUnit` and the quantisation of its output, time in dimension 1."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, activations: Tensor, threshold: Tensor, delta: Any, previous: Tensor, residual: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        differences = _scan(activations.device.type)(activations, threshold, previous, residual)
+        ctx.save_for_backward(differences, threshold)
+        ctx.delta = delta
+        events = torch.where(differences.abs() >= threshold, differences, 0)
+        last = differences[:, -1]
+        held_back = torch.where(last.abs() >= threshold, 0, last)
+        ctx.mark_non_differentiable(held_back)
+        return torch.floor(events * delta.scale) / delta.scale, held_back
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        differences, threshold = ctx.saved_tensors
+        above = differences.abs() - threshold
+        spike = ctx.delta.scale_grad * torch.exp(-above.abs() / ctx.delta.tau_grad)
+        sensitivity = torch.where(above > 0, -differences * spike / threshold, -differences.sign())
+        later = torch.cat([gradient[:, 1:], torch.zeros_like(gradient[:, :1])], 1)
+        return gradient - later, (sensitivity * gradient).sum().view(1), None, None, None
+
+
+def _differences(activations: Tensor, threshold: Tensor, previous: Tensor, residual: Tensor) -> Tensor:
+    """What is compared with the threshold: d[t] = x[t] - x[t-1] + r[t-1], with r[t] = d[t] where that is below it."""
+    differences = []
+    for activation in activations.unbind(1):
+        difference = activation - previous + residual
+        residual = torch.where(difference.abs() >= threshold, 0, difference)
+        previous = activation
+        differences.append(difference)
+    return torch.stack(differences, 1)
+
+
+@functools.cache
+def _scan(device: str) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """`_differences`; on a GPU compiled to one kernel, of any shape, instead of five small ones for each frame."""
+    return torch.compile(_differences, dynamic=True) if device == "cuda" else _differences

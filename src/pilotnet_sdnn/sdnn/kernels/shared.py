@@ -1,0 +1,80 @@
+"""What both versions share: a layer's output and state, quantised weights, the norm's mean, dropout."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class LayerState(NamedTuple):
+    """What a layer carries from frame to frame, for N streams; constants for the backward pass.
+
+    It holds what was sent, not what arrived: the next layer's sigma is its weights times `sent`, also under weights
+    that an optimizer step has changed since.
+    """
+
+    sent: Tensor  # (N, ...) sum of all messages
+    activation: Tensor  # (N, ...) at the last frame
+    residual: Tensor  # (N, ...) change that was not sent
+    gain: Tensor | None  # (N, features) dropout's factors, held as long as the state they shaped
+
+
+class Sent(NamedTuple):
+    """What a layer sends in N sequences of T frames."""
+
+    messages: Tensor  # (N * T, ...)
+    rate: Tensor  # mean magnitude of the messages
+    events: Tensor  # messages that are not zero, each sequence's first frame left out
+    state: LayerState | None  # after the last frame; None where it is not carried
+
+
+def with_sent_before(messages: Tensor, before: LayerState | None, length: int) -> Tensor:
+    """Messages (N * T, ...) with all that was sent before added to each sequence's first: sigma starts from there."""
+    if before is None:
+        return messages
+    frames = messages.unflatten(0, (-1, length))
+    return torch.cat([frames[:, :1] + before.sent.unsqueeze(1), frames[:, 1:]], 1).flatten(0, 1)
+
+
+@torch.no_grad()
+def total_sent(messages: Tensor, before: LayerState | None, length: int) -> Tensor:
+    """(N, ...) sum of messages (N * T, ...) and of those before them."""
+    total = messages.detach().unflatten(0, (-1, length)).sum(1)
+    return total if before is None else total + before.sent
+
+
+def quantised_weight(synapse: Any) -> Tensor:
+    """Channels-last (out, in, height, width). Brings `synapse.weight` up to date, as export needs it."""
+    for weight_norm in synapse._forward_pre_hooks.values():
+        weight_norm(synapse, None)
+    return synapse.pre_hook_fx(synapse.weight).squeeze(-1).contiguous(memory_format=torch.channels_last)
+
+
+def geometry(synapse: Any) -> tuple[Any, ...]:
+    """Stride, padding, dilation and groups for a convolution in the plane: lava-dl's are in space and time."""
+    return synapse.stride[:2], synapse.padding[:2], synapse.dilation[:2], synapse.groups
+
+
+def mean_magnitude(messages: Tensor) -> Tensor:
+    """A layer's rate. In float64 the sum is exact, so it is the same in any order."""
+    return messages.abs().mean(dtype=torch.float64).float()
+
+
+def norm_mean(norm: Any, batch_mean: Callable[[], Tensor]) -> Tensor:
+    """The mean that `MeanOnlyBatchNorm.forward` subtracts; in training it updates the running mean."""
+    if not (norm.training and norm.update):
+        return norm.running_mean
+    mean = batch_mean()
+    with torch.no_grad():
+        norm.running_mean = (1 - norm.momentum) * norm.running_mean + norm.momentum * mean
+    return mean
+
+
+def dropout_gain(neuron: Any, sequences: int, features: int, before: LayerState | None) -> Tensor | None:
+    """Dropout's factors of each neuron's messages, (N, features), drawn as lava-dl draws them; None without dropout."""
+    if neuron.drop is None or not neuron.drop.training:
+        return None
+    if before is not None and before.gain is not None:
+        return before.gain
+    return neuron.drop(torch.ones(sequences, features, 1, device=neuron.device)).squeeze(-1)
