@@ -4,6 +4,8 @@ Which packages may import which is a contract in pyproject.toml: `uv run lint-im
 """
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -168,3 +170,13 @@ def test_an_edit_runs_the_stages_it_touches(clone):
     path = clone.path / PACKAGE / "measure/steering.py"
     path.write_text(path.read_text() + "\n# an edit\n")
     assert "train" not in stale(clone) and {"evaluate", "compare_ops"} <= stale(clone)
+
+
+def test_dvc_started_without_the_environment_says_how_to_start_it(tiny_pipeline):
+    """`.venv/bin/dvc` without activation: `python` is one that has nothing installed."""
+    bare = subprocess.run(
+        [sys.executable, "-S", "-m", "pilotnet_sdnn.stages.train"],  # -S: without site-packages
+        cwd=tiny_pipeline.path, env=tiny_pipeline.env, capture_output=True, text=True,
+    )  # fmt: skip
+    assert bare.returncode == 1
+    assert len(bare.stderr.splitlines()) == 1 and "uv run dvc" in bare.stderr
