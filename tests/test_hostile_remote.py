@@ -5,55 +5,20 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy, deepcopy
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
-from clone import ROOT, Clone, environment
+from clone import Clone
 from dvc.stage.cache import _get_cache_hash
 from ruamel.yaml import YAML
 from servers import Server, lying_s3_server
-
-PIPELINE = """\
-stages:
-  make:
-    cmd: mkdir -p data && cp src/input.txt data/made.txt
-    deps: [src/input.txt]
-    outs: [data/made.txt]
-  fill:
-    cmd: mkdir -p data/folder/inner && cp src/input.txt data/folder/inner/a.txt
-    deps: [src/input.txt]
-    outs: [data/folder]
-  count:
-    cmd: wc -c < data/made.txt > count.json
-    deps: [data/made.txt]
-    metrics: [count.json: {cache: false}]
-"""
-
-
-def repository(path: Path) -> Clone:
-    """Commands run in a repository that is there; a module that appears in its src/ would be imported by them."""
-    clone = copy(object.__new__(Clone))
-    clone.path, clone.env = path, environment(path)
-    clone.env["PYTHONPATH"] = os.pathsep.join([str(path / "src"), str(ROOT / "src")])
-    return clone
+from small_pipeline import repository, small_pipeline
 
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory) -> Clone:
-    """A pipeline of a moment that ran, was committed and is shared in the folder `store` beside it."""
-    folder = tmp_path_factory.mktemp("team")
-    clone = repository(folder / "clone")
-    (clone.path / "src").mkdir(parents=True)
-    (clone.path / "src/input.txt").write_text("something\n")
-    (clone.path / "dvc.yaml").write_text(PIPELINE)
-    clone.run("git", "init", "-q")
-    clone.run("dvc", "init", "-q")
-    clone.run("dvc", "repro")
-    clone.commit("The pipeline has run")
-    clone.run("dvc", "remote", "add", "--local", "-d", "team", str(folder / "store"))
-    clone.run("sdnn-share", "push")
-    return clone
+    return small_pipeline(tmp_path_factory.mktemp("team"))
 
 
 def colleague(team: Clone, path: Path, server: Server) -> Clone:

@@ -50,9 +50,8 @@ def check_access(folder: Path, write: bool, shared: bool) -> None:
         paths += [Path(directory, name) for name in folders]
         paths += [Path(directory, name) for name in files if not write]
     for path in paths:  # those in a folder come after it
-        if path.is_symlink():  # not DVC's
-            continue
-        if not os.access(path, os.R_OK | needed if path.is_dir() else os.R_OK):
+        mode = os.R_OK | needed if path.is_dir() else os.R_OK
+        if not path.is_symlink() and not os.access(path, mode):  # links are not DVC's
             raise UserError(f"you cannot {verb} {path}: {_recipe(path, folder, shared)}")
 
 

@@ -1,0 +1,46 @@
+"""A repository whose pipeline of three stages runs in a moment, for tests of what lies between clones."""
+
+import os
+from copy import copy
+from pathlib import Path
+
+from clone import ROOT, Clone, environment
+
+PIPELINE = """\
+stages:
+  make:
+    cmd: mkdir -p data && cp src/input.txt data/made.txt
+    deps: [src/input.txt]
+    outs: [data/made.txt]
+  fill:
+    cmd: mkdir -p data/folder/inner && cp src/input.txt data/folder/inner/a.txt
+    deps: [src/input.txt]
+    outs: [data/folder]
+  count:
+    cmd: wc -c < data/made.txt > count.json
+    deps: [data/made.txt]
+    metrics: [count.json: {cache: false}]
+"""
+
+
+def repository(path: Path) -> Clone:
+    """Commands run in a repository that is there; a module that appears in its src/ would be imported by them."""
+    clone = copy(object.__new__(Clone))
+    clone.path, clone.env = path, environment(path)
+    clone.env["PYTHONPATH"] = os.pathsep.join([str(path / "src"), str(ROOT / "src")])
+    return clone
+
+
+def small_pipeline(folder: Path) -> Clone:
+    """A pipeline that ran, was committed and is shared in the folder `store` beside its clone."""
+    clone = repository(folder / "clone")
+    (clone.path / "src").mkdir(parents=True)
+    (clone.path / "src/input.txt").write_text("something\n")
+    (clone.path / "dvc.yaml").write_text(PIPELINE)
+    clone.run("git", "init", "-q")
+    clone.run("dvc", "init", "-q")
+    clone.run("dvc", "repro")
+    clone.commit("The pipeline has run")
+    clone.run("dvc", "remote", "add", "--local", "-d", "team", str(folder / "store"))
+    clone.run("sdnn-share", "push")
+    return clone
