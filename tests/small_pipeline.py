@@ -9,17 +9,19 @@ from clone import ROOT, Clone, environment
 PIPELINE = """\
 stages:
   make:
-    cmd: mkdir -p data && cp src/input.txt data/made.txt
+    cmd: mkdir -p data && cat params.yaml src/input.txt > data/made.txt
     deps: [src/input.txt]
+    params: [lam]
     outs: [data/made.txt]
   fill:
     cmd: mkdir -p data/folder/inner && cp src/input.txt data/folder/inner/a.txt
     deps: [src/input.txt]
     outs: [data/folder]
   count:
-    cmd: wc -c < data/made.txt > count.json
+    cmd: mkdir -p metrics plots && wc -c < data/made.txt > metrics/count.json && echo size > plots/count.csv
     deps: [data/made.txt]
-    metrics: [count.json: {cache: false}]
+    metrics: [metrics/count.json: {cache: false}]
+    plots: [plots/count.csv: {cache: false}]
 """
 
 
@@ -36,6 +38,7 @@ def small_pipeline(folder: Path) -> Clone:
     clone = repository(folder / "clone")
     (clone.path / "src").mkdir(parents=True)
     (clone.path / "src/input.txt").write_text("something\n")
+    (clone.path / "params.yaml").write_text("lam: 0.02\n")
     (clone.path / "dvc.yaml").write_text(PIPELINE)
     clone.run("git", "init", "-q")
     clone.run("dvc", "init", "-q")

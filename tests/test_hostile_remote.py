@@ -195,4 +195,4 @@ def test_list_of_a_folder_that_was_exchanged_is_not_followed(team, tmp_path):
         clone.run("git", "status")
     assert files_outside_data(clone) == before
     assert not (tmp_path / "hacked").exists()
-    assert (clone.path / "data/made.txt").read_text() == "something\n"
+    assert (clone.path / "data/made.txt").read_text() == "lam: 0.02\nsomething\n"

@@ -80,8 +80,8 @@ def test_two_users_push_and_pull(python, users, umask):
 
     for path in (path for path in store.rglob("*") if path.is_file()):  # whoever finds a loss makes it good
         path.unlink()
-    assert "sent 3 of 3" in share(python, bob, "push", umask)
-    assert "sent 0 of 3" in share(python, alice, "push", umask)
+    assert "sent 5 of 5" in share(python, bob, "push", umask)
+    assert "sent 0 of 5" in share(python, alice, "push", umask)
 
 
 @pytest.mark.parametrize(("umask", "action"), [(0o022, "push"), pytest.param(0o077, "pull", marks=pytest.mark.slow)])

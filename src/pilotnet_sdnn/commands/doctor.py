@@ -1,6 +1,7 @@
-"""Find what a killed `dvc` has left behind, say it, and mend it on request; uncommitted work is never touched."""
+"""Find what a killed `dvc` left behind, report it and repair it on request; uncommitted work is never lost."""
 
 import argparse
+import shlex
 import subprocess
 import sys
 from itertools import chain
@@ -10,17 +11,21 @@ import psutil
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 
-from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, exit_on_error, one_line
-from pilotnet_sdnn.team.recovery import Finding, command_of, living, orphan_processes, orphans, remains
+from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, exit_on_error, one_line, printable
+from pilotnet_sdnn.team.processes import command_of, dvc_processes, orphan_stages
+from pilotnet_sdnn.team.recovery import Finding, leftovers, orphans
+from pilotnet_sdnn.team.working_tree import cautions
 
 PATIENCE = 60  # seconds for an orphan to write its checkpoint and end
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="sdnn-doctor", description="Find what a killed dvc has left behind, and mend it."
+        prog="sdnn-doctor", description="Find what a killed dvc left behind, and repair it."
     )
-    parser.add_argument("--fix", action="store_true", help="mend everything that can be; else each is asked for")
+    parser.add_argument(
+        "--fix", action="store_true", help="repair all that can be; without it, each repair is asked for"
+    )
     fix = parser.parse_args().fix
     with exit_on_error():
         try:
@@ -34,40 +39,51 @@ def main() -> None:
 
 
 def is_healthy(root: Path, fix: bool = False) -> bool:
-    """Report on the repository at `root`, and mend what is agreed to; whether nothing is wrong, or is any more."""
-    for process in living(root):
+    """Report on the repository at `root`, and repair what is agreed to; whether nothing is wrong, or no longer is."""
+    for process in dvc_processes(root):
         print(
-            f"`{command_of(process)}` is running, process {process.pid}: its traces are no remains, nothing is touched"
+            printable(f"`{command_of(process)}` is running, process {process.pid}: its traces are no damage and stay")
         )
     found = False
-    for finding in chain(orphans(root), remains(root)):
+    for finding in chain(orphans(root), leftovers(root)):
         found = True
-        print("\n      ".join([f"- {finding.problem}", *finding.commands]))
-        if finding.commands and (fix or _agreed()) and not mended(root, finding):
+        print(f"- {printable(finding.problem)}")
+        for command in finding.commands:
+            print(f"      {printable(shlex.join(command))}")
+        if finding.commands and (fix or _agreed()) and not repaired(root, finding):
             break  # what comes later would take away the evidence for this one
-    if not found:
-        print("healthy: no killed dvc has left anything behind")
-        return True
-    left = [*orphans(root), *remains(root)]
-    if left and not fix:
-        print("`sdnn-doctor --fix` runs these commands")
-    elif left:
-        print(f"not all is mended: {len(left)} of these are left")
+    left = [*orphans(root), *leftovers(root)] if found else []
+    also = list(cautions(root))
+    if found:
+        print(_verdict(len(left), fix))
     else:
-        print("all is mended")
+        print(
+            "no killed dvc has left anything behind, but:"
+            if also
+            else "healthy: no killed dvc has left anything behind"
+        )
+    for caution in also:
+        print(f"- {printable(caution)}")
     return not left
 
 
-def mended(root: Path, finding: Finding) -> bool:
+def _verdict(left: int, fix: bool) -> str:
+    if left and not fix:
+        return "`sdnn-doctor --fix` runs these commands"
+    return f"not everything is repaired: {left} of these are left" if left else "everything is repaired"
+
+
+def repaired(root: Path, finding: Finding) -> bool:
     """Run the commands of a finding; whether all of them succeeded."""
-    if busy := living(root):  # started while the question was open
-        print(f"  left as it is: `{command_of(busy[0])}` is running now")
+    if busy := dvc_processes(root):  # started while the question was open
+        print(printable(f"  left as it is: `{command_of(busy[0])}` is running now"))
         return False
-    killed = [process for process in orphan_processes(root) if f"kill {process.pid}" in finding.commands]
+    killed = [process for process in orphan_stages(root) if ["kill", str(process.pid)] in finding.commands]
     for command in finding.commands:
-        done = subprocess.run(command, shell=True, cwd=root, capture_output=True, text=True)
+        program = [sys.executable, "-m", "dvc"] if command[0] == "dvc" else command[:1]
+        done = subprocess.run([*program, *command[1:]], cwd=root, capture_output=True, text=True)
         if done.returncode:
-            print(f"  `{command}` failed: {(done.stderr or done.stdout).strip()}")
+            print(printable(f"  `{shlex.join(command)}` failed: {(done.stderr or done.stdout).strip()}"))
             return False
     psutil.wait_procs(killed, PATIENCE)
     return True

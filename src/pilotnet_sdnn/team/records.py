@@ -6,7 +6,6 @@ hash, its outputs have to be those that dvc.yaml declares for its command, and n
 """
 
 import re
-import subprocess
 from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path, PurePosixPath
@@ -22,6 +21,8 @@ from dvc_data.hashfile.tree import Tree
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
+
+from pilotnet_sdnn.team.git import git_bytes, git_paths, git_text
 
 MAX_BYTES = 1_000_000  # of one record; those of this pipeline have two thousand
 RECORD_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})/([0-9a-f]{64})")
@@ -149,10 +150,10 @@ def declared_stages(repo: Repo) -> set[Stage]:
 
 def _pipelines(root: Path) -> Iterable[bytes]:
     """Every version of dvc.yaml in git."""
-    prefix = _git(root, "rev-parse", "--show-prefix").decode().rstrip("\n")
-    history = _git(root, "rev-list", "--all", "--full-history", "--objects", "HEAD", "--", PROJECT_FILE).decode()
+    prefix = git_text(root, "rev-parse", "--show-prefix")
+    history = git_text(root, "rev-list", "--all", "--full-history", "--objects", "HEAD", "--", PROJECT_FILE)
     names = {line.split(" ")[0] for line in history.splitlines() if line.endswith(f" {prefix}{PROJECT_FILE}")}
-    return [_git(root, "cat-file", "blob", name) for name in names]
+    return [git_bytes(root, "cat-file", "blob", name) for name in names]
 
 
 def _stages(pipeline: bytes) -> Iterable[Stage]:
@@ -169,7 +170,7 @@ def _stages(pipeline: bytes) -> Iterable[Stage]:
 def code_in_git(repo: Repo) -> set[PurePosixPath]:
     """The files that git tracks here, with their folders, except what dvc.yaml declares as outputs."""
     root = Path(repo.root_dir)
-    tracked = {PurePosixPath(name) for name in _git(root, "ls-files", "-z").decode().split("\0") if name}
+    tracked = set(map(PurePosixPath, git_paths(root, "ls-files", "-z")))
     results = {
         PurePosixPath(Path(out.fs_path).relative_to(root).as_posix()) for out in repo.index.outs if out.is_in_repo
     }
@@ -182,8 +183,3 @@ def refuse_code(record: dict, code: set[PurePosixPath]) -> None:
     for output in record_stage(record).outputs:
         if PurePosixPath(output) in code:
             raise RefusedError(f"git tracks its output {output}")
-
-
-def _git(root: Path, *arguments: str) -> bytes:
-    """What git prints; nothing where there is no git repository, or no commit yet."""
-    return subprocess.run(["git", *arguments], cwd=root, capture_output=True).stdout

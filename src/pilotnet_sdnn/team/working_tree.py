@@ -1,0 +1,142 @@
+"""How the working tree differs from the last commit, and what of that a killed run did."""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.repo.experiments.refs import EXEC_MERGE
+from dvc.utils.cli_parse import to_path_overrides
+from dvc.utils.hydra import apply_overrides
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pilotnet_sdnn.errors import one_line
+from pilotnet_sdnn.paths import LOCK, PARAMS
+from pilotnet_sdnn.team.git import git_bytes, git_paths, git_text
+
+RESULTS = (str(LOCK), "metrics", "plots")
+GO_BACK = f"git checkout HEAD -- {PARAMS} {' '.join(RESULTS)} && dvc checkout --force --allow-missing"
+LONGEST = 60  # characters of a parameter's value
+
+
+def experiment_changes(root: Path, killed: list[str]) -> Iterator[tuple[str, list[list[str]]]]:
+    """The changes of a killed experiment, with commands for what is surely its own.
+
+    Args:
+        killed: the dvc commands that were killed, as far as dvc's locks name them.
+    """
+    if git_text(root, "ls-files", ".dvc/tmp/repro.dat"):
+        yield "dvc's own repro.dat is staged for commit", [["git", "rm", "-qf", ".dvc/tmp/repro.dat"]]
+    stashed = git_text(root, "rev-parse", "-q", "--verify", "stash@{0}^") == git_text(root, "rev-parse", "HEAD")
+    if changed(root, str(PARAMS)):
+        yield params_change(root, killed)
+    if results := changed(root, *RESULTS):
+        yield (
+            f"{', '.join(results)}: changed by the killed run or by you, and left alone. The same command completes "
+            f"them; `{GO_BACK}` goes back to the last commit",
+            [],
+        )
+    if stashed:
+        yield (
+            "your changes may be in git's stash, where dvc puts them for a moment: `git stash show -p` shows them, "
+            "`git stash pop` brings them back, after `git restore` of the files it names",
+            [],
+        )
+
+
+def params_change(root: Path, killed: list[str]) -> tuple[str, list[list[str]]]:
+    """Whose change params.yaml has: it is undone if it is the experiment's, and kept if it may be the user's."""
+    text = (root / PARAMS).read_bytes() if (root / PARAMS).exists() else b""
+    edits = ", ".join(edited(root))
+    if any(with_overrides(root, command) == text for command in killed):
+        return (
+            f"{PARAMS} has the parameters of the killed experiment, and no other change ({edits})",
+            [["git", "restore", "--staged", "--worktree", str(PARAMS)]],
+        )
+    if text and git_bytes(root, "show", f"{EXEC_MERGE}:./{PARAMS}") == text:  # killed between stages: it held no lock
+        return (
+            f"{PARAMS} is as the killed experiment had it ({edits}); git's stash keeps it, in case that was your edit",
+            [["git", "stash", "push", "-q", "-m", f"{PARAMS} of a killed experiment", "--", str(PARAMS)]],
+        )
+    return (
+        f"{PARAMS} has changes that may be yours, and is left alone ({edits}); "
+        f"`git restore --staged --worktree {PARAMS}` drops them",
+        [],
+    )
+
+
+def with_overrides(root: Path, command: str) -> bytes:
+    """params.yaml as the last commit has it, with the -S edits of a `dvc exp run` made as dvc makes them."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-S", "--set-param", action="append", default=[])
+    edits = parser.parse_known_args(command.strip("`").split())[0].set_param
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, PARAMS.name)
+        copy.write_bytes(git_bytes(root, "show", f"HEAD:./{PARAMS}"))
+        try:
+            apply_overrides(copy, to_path_overrides(edits).get(str(PARAMS), []))
+        except (DvcException, ValueError):
+            return b""
+        return copy.read_bytes()
+
+
+def missing_results(root: Path) -> Iterator[str]:
+    """Results that git tracks and that are gone: a stage removes its outputs before it runs."""
+    if missing := git_paths(root, "ls-files", "-z", "--deleted", "--", str(PARAMS), *RESULTS):
+        yield (
+            f"{', '.join(missing)}: missing, as a run leaves them that was stopped. The same dvc command writes them "
+            f"again; `{GO_BACK}` goes back to the last commit"
+        )
+
+
+def cautions(root: Path) -> Iterator[str]:
+    """What is no damage, but worth knowing: runs here may fail, be unsafe, or differ from the last commit."""
+    if not str(root).isascii():
+        yield (
+            f"{root} has letters beyond ASCII: `dvc exp run --temp`, the queue and `dvc remote add` of a folder in it "
+            "fail. Move the clone"
+        )
+    if "{" in str(root) or "}" in str(root):
+        yield f"{root} has braces, and `dvc repro` fails in it. Move the clone"
+    if unknown := git_paths(root, "ls-files", "-z", "--others", "--exclude-standard", "--", "src"):
+        yield f"git does not know {', '.join(unknown)}: queued and --temp experiments run without it. `git add` it"
+    try:
+        with Repo(str(root)) as repo:
+            remotes = {name: remote.get("verify") for name, remote in repo.config["remote"].items()}
+            repo.index.check_graph()
+    except DvcException as error:
+        yield f"{one_line(error)}; `git diff HEAD` shows what changed since the last commit"
+        return
+    for name in (name for name, verify in remotes.items() if not verify):
+        yield f"plain `dvc pull` believes whatever remote `{name}` holds: `dvc remote modify {name} verify true`"
+    changes = [
+        *([f"{PARAMS} ({', '.join(edited(root))})"] if changed(root, str(PARAMS)) else []),
+        *changed(root, *RESULTS),
+    ]
+    if changes:
+        yield f"not committed: {', '.join(changes)}. `{GO_BACK}` goes back to the last commit"
+
+
+def changed(root: Path, *paths: str) -> list[str]:
+    """The files among these that differ from the last commit."""
+    return git_paths(root, "diff", "-z", "--name-only", "--relative", "HEAD", "--", *paths)
+
+
+def edited(root: Path) -> list[str]:
+    """The parameters that differ from the last commit, each as `name: old -> new`."""
+    try:
+        versions = git_bytes(root, "show", f"HEAD:./{PARAMS}"), (root / PARAMS).read_bytes()
+        old, new = (YAML(typ="safe").load(version) or {} for version in versions)
+        names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    except (YAMLError, OSError, ValueError, AttributeError, TypeError):
+        return ["unreadable"]
+    return [f"{name}: {_short(old.get(name))} -> {_short(new.get(name))}" for name in names] or ["words only"]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
