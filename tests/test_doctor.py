@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
-from clone import TINY, Clone
+from clone import ROOT, TINY, Clone
 from dvc.utils.hydra import apply_overrides
 from small_pipeline import repository, small_pipeline
 
@@ -281,6 +281,7 @@ def test_one_command_goes_back_to_the_last_commit(tmp_path, how):
     clone.run("git", "checkout", ".")
     if how != "staged":
         clone.run("dvc", "checkout", code=255)
+    assert GO_BACK in (ROOT / "docs/recovery.md").read_text().replace("uv run ", "")
     for _ in range(2):
         subprocess.run(GO_BACK, shell=True, cwd=clone.path, env=clone.env, check=True)
         assert clone.run("git", "status", "--short") == ""

@@ -180,13 +180,15 @@ def test_bad_records_that_are_here_already_are_removed(team, tmp_path):
     assert "Running stage" not in clone.run("dvc", "repro")
 
 
-def test_list_of_a_folder_that_was_exchanged_is_not_followed(team, tmp_path):
-    """The name is that of the list in dvc.lock, the content leads to .git/config."""
+@pytest.mark.parametrize("mode", [0o444, pytest.param(0o644, marks=pytest.mark.slow)])
+def test_list_of_a_folder_that_was_exchanged_is_not_followed(team, tmp_path, mode):
+    """The name is that of the list in dvc.lock, the content leads to .git/config; DVC believes a read-only one."""
     _, objects = attacks(team, tmp_path / "hacked")
     honest = store_of(team)
     (name,) = [name for name in honest if name.endswith(".dir")]
     lies = [data for path, data in objects.items() if path.endswith(".dir")]
     with folder_remote(tmp_path / "store", {**honest, **objects, name: lies[0]}) as server:
+        (tmp_path / "store" / name).chmod(mode)
         clone = colleague(team, tmp_path / "clone", server)
         before = files_outside_data(clone)
         oid = name.removeprefix("files/md5/").replace("/", "")

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -183,6 +184,15 @@ def test_remote_that_is_missing_or_refuses_is_one_line(team, tmp_path):
         connect(clone, Server(url, {}, {}, None))
         lines = clone.run("sdnn-share", action, code=1).splitlines()
         assert len(lines) == 2 and lines[1].startswith(says)
+
+
+@pytest.mark.parametrize(("stage", "missing"), [("train", "data/frames.h5"), ("export", "models/network.pt")])
+def test_stage_without_its_data_names_the_cure(team, tmp_path, stage, missing):
+    other = team.colleague(tmp_path / "other")
+    printed = other.run(sys.executable, "-m", f"pilotnet_sdnn.stages.{stage}", code=1)
+    assert printed.startswith(
+        f"error: {missing} is not in this clone: `sdnn-share pull`, then `dvc checkout`, brings it"
+    )
 
 
 def test_mistake_in_the_configuration_is_one_line(team, tmp_path):

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from pilotnet_sdnn.interrupts import interrupts_handled
 
@@ -31,6 +32,19 @@ def without_password(text: str) -> str:
 def one_line(error: BaseException) -> str:
     """What an error of a library says, in one line; its kind where it says nothing."""
     return printable(" ".join(str(error).split())) or type(error).__name__
+
+
+def check_present(path: Path, stage: str) -> None:
+    """Check that a file of the pipeline is here before a library that cannot say what to do about it opens it.
+
+    Raises:
+        UserError: it is not; with how to get it.
+    """
+    if not path.exists():
+        raise UserError(
+            f"{path} is not in this clone: `sdnn-share pull`, then `dvc checkout`, brings it if the team has run this, "
+            f"and `dvc repro {stage}` makes it"
+        )
 
 
 @contextmanager

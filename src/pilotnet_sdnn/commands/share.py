@@ -45,7 +45,9 @@ def share(action: str, remote_name: str | None = None) -> None:
         try:
             remote = repo.cloud.get_remote(remote_name)
         except NoRemoteError:
-            raise UserError("there is no default DVC remote: `dvc remote add -d NAME URL`, recipes in README") from None
+            raise UserError(
+                "there is no default DVC remote: `dvc remote add -d NAME URL`, recipes in docs/team.md"
+            ) from None
         except DvcException as error:
             raise UserError(f"{one_line(error)}; `dvc remote list` shows the remotes") from None
         url = remote.fs.unstrip_protocol(remote.path)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, check_present
 from pilotnet_sdnn.files import atomic_write
 
 FRAME_SHAPE = (33, 100, 3)  # height, width, RGB
@@ -97,6 +97,7 @@ def read_frames(path: Path) -> Frames:
     Raises:
         UserError: it is missing or damaged.
     """
+    check_present(path, "resize")
     try:
         store = h5py.File(path)
         angles, segments, numbers = (store[name][:] for name in ("angles", "segments", "numbers"))

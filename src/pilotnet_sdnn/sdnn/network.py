@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pilotnet_sdnn.dataset.store import FRAME_SHAPE
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, check_present
 from pilotnet_sdnn.files import atomic_write
 from pilotnet_sdnn.sdnn.lava import slayer
 
@@ -154,6 +154,7 @@ def load_network(path: Path) -> Network:
     Raises:
         UserError: there is none, or it is of another network.
     """
+    check_present(path, "train")
     network = Network()
     try:
         network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
