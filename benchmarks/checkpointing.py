@@ -7,13 +7,14 @@ at the default of one checkpoint an epoch, on the drive at hand and on the tutor
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pilotnet_sdnn.dataset.batches import Batches
+from pilotnet_sdnn.dataset.batches import batches
 from pilotnet_sdnn.dataset.dataset import open_dataset
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import FRAMES
@@ -34,13 +35,13 @@ def main() -> None:
     network = Network()
     training = Training(network, FlatRAdam(network.trainable_parameters(), params.lr, params.weight_decay))
     forward = partial(kernels.run, network, kernels=kernels.choose(params.kernels, torch.device("cpu")))
-    drive, videos, angles, split = open_dataset(FRAMES, params.sequence, params.split)
+    dataset = open_dataset(FRAMES, params.sequence, params.split)
+    train = batches(*dataset.sequences(dataset.split.train, params.sequence), params.batch, torch.device("cpu"))
 
     step_seconds, checkpoint_seconds = [], []
     with tempfile.TemporaryDirectory(dir=FRAMES.parent) as folder:
         for _ in range(ROUNDS):
-            order = np.resize(split.train, STEPS * params.batch)
-            data = Batches(videos, angles, order, params.batch, torch.device("cpu"))
+            data = replace(train, order=np.resize(train.order, STEPS * params.batch))
             start = time.perf_counter()
             train_epoch(training, data, forward, lambda r: 0.01 * event_rate_loss(r, 0.01), lambda statistics: None)
             step_seconds.append((time.perf_counter() - start) / STEPS)
@@ -51,7 +52,7 @@ def main() -> None:
 
     step, checkpoint = statistics.median(step_seconds), statistics.median(checkpoint_seconds)
     print(f"training step {1000 * step:.1f} ms, checkpoint {1000 * checkpoint:.1f} ms (medians of {ROUNDS})")
-    for name, steps in ((drive.origin, -(-len(split.train) // params.batch)), ("the tutorial's drive", TUTORIAL_STEPS)):
+    for name, steps in ((dataset.drive.origin, len(train)), ("the tutorial's drive", TUTORIAL_STEPS)):
         print(
             f"one checkpoint an epoch of {steps} steps, {name}: {checkpoint / (steps * step):.1%} of the training time"
         )

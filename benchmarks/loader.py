@@ -27,8 +27,10 @@ from torch import Tensor
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
 from pilotnet_sdnn.dataset.batches import Batches
+from pilotnet_sdnn.dataset.dataset import Dataset
 from pilotnet_sdnn.dataset.resizing import resize
-from pilotnet_sdnn.dataset.sequences import cut_sequences
+from pilotnet_sdnn.dataset.sequences import Sequences
+from pilotnet_sdnn.dataset.split import Split, Stretch
 from pilotnet_sdnn.dataset.store import FRAMES_PER_READ, read_frames, write_frames
 from pilotnet_sdnn.drive import synthetic
 from pilotnet_sdnn.sdnn import kernels
@@ -60,6 +62,11 @@ def drop_from_cache(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def all_sequences(path: Path) -> tuple[Sequences, np.ndarray]:
+    drive = read_frames(path)
+    return Dataset(drive, drive.angles, Split([], [])).sequences([Stretch(0, len(drive.angles))], SEQUENCE)
+
+
 def seconds(network: Network, training: Training, data: Iterable[tuple[Tensor, Tensor]]) -> float:
     """A step's, the loading of its batch included."""
     forward = partial(kernels.run, network, kernels=kernels.choose("auto", CPU))
@@ -69,7 +76,7 @@ def seconds(network: Network, training: Training, data: Iterable[tuple[Tensor, T
 
 
 def compare(path: Path, rounds: int) -> None:
-    videos, angles = cut_sequences(read_frames(path), SEQUENCE)
+    videos, angles = all_sequences(path)
     network = Network()
     training = Training(
         network, FlatRAdam(network.trainable_parameters(), 0, 0)
@@ -101,7 +108,7 @@ def peak_memory(path: Path) -> None:
     def peak() -> int:
         return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
-    videos, angles = cut_sequences(read_frames(path), SEQUENCE)
+    videos, angles = all_sequences(path)
     before = peak()
     for _ in Batches(videos, angles, np.random.default_rng(0).permutation(len(videos)), BATCH, CPU):
         pass

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from pilotnet_sdnn.dataset.sequences import cut_sequences, repair_zero_labels
-from pilotnet_sdnn.dataset.split import split_sequences, stretch_with_most
+from pilotnet_sdnn.dataset.dataset import Dataset, open_dataset
+from pilotnet_sdnn.dataset.sequences import Sequences, frames_of_segments, repair_zero_labels
+from pilotnet_sdnn.dataset.split import Split, Stretch, cut, split_drive, stretch_with_most
 from pilotnet_sdnn.dataset.store import Block, read_frames, write_frames
 from pilotnet_sdnn.drive.labels import parse_labels, radians
 from pilotnet_sdnn.errors import UserError
@@ -23,11 +24,18 @@ def write(path, images: Iterable[Block], angles: np.ndarray, segments: np.ndarra
     write_frames(path, images, len(angles), lambda numbers: (angles[numbers], segments[numbers]), origin="test")
 
 
+def all_sequences(path, length: int) -> tuple[Sequences, np.ndarray]:
+    """A drive cut into sequences, each segment for itself."""
+    drive = read_frames(path)
+    stretches = [Stretch(int(frames[0]), int(frames[-1]) + 1) for frames in frames_of_segments(drive.segments)]
+    return Dataset(drive, drive.angles, Split([], [])).sequences(stretches, length)
+
+
 def published_labels(degrees: list[float], sequence: int, train: bool) -> np.ndarray:
     """Labels as lava-dl's PilotNet dataset hands them out, written from its description in plain Python."""
     order = np.random.RandomState(seed=42).permutation(len(degrees) // sequence)
-    cut = int(len(degrees) / sequence * 0.8), -int(len(degrees) / sequence * 0.2)
-    starts = (order[: cut[0]] if train else order[cut[1] :]) * sequence
+    train_count, test_count = int(len(degrees) / sequence * 0.8), int(len(degrees) / sequence * 0.2)
+    starts = np.sort(order[:train_count] if train else order[-test_count:]) * sequence
     handed_out = []
     for start in starts:
         for i in range(sequence):
@@ -43,41 +51,10 @@ def test_random_split_of_the_published_labels_index_for_index(real_labels):
     degrees = [label.degrees for label in labels]
     count = len(degrees) // 16
     ours = repair_zero_labels(radians(labels), 16)[: count * 16].reshape(count, 16)
-    split = split_sequences(one_segment(len(degrees)), 16, "random")
-    assert (len(split.train), len(split.test)) == (2270, 567)
-    np.testing.assert_allclose(ours[split.train], published_labels(degrees, 16, train=True), rtol=2e-7, atol=1e-9)
-    np.testing.assert_allclose(ours[split.test], published_labels(degrees, 16, train=False), rtol=2e-7, atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("frames", "split"),
-    [(80, "random"), (95, "random"), (5614, "random"), (240, "blocked"), (800, "blocked"), (5614, "blocked")],
-)
-def test_no_sequence_is_on_both_sides(frames, split):
-    train, test = split_sequences(one_segment(frames), 16, split)
-    assert len(train) and len(test)
-    assert not set(train) & set(test)
-    assert max(*train, *test) < frames // 16
-
-
-def test_blocked_split_leaves_no_training_neighbour():
-    train, test = split_sequences(one_segment(6000), 16, "blocked")
-    assert np.abs(train[:, None] - test[None, :]).min() == 2  # one sequence lies between
-    assert 0.15 < len(test) / (6000 // 16) < 0.25
-    runs = np.split(test, np.flatnonzero(np.diff(test) > 1) + 1)
-    assert [len(run) for run in runs] == [15] * 5
-
-
-def test_random_split_has_training_neighbours():
-    """Which is why the blocked one exists."""
-    train, test = split_sequences(one_segment(6000), 16, "random")
-    assert (np.abs(train[:, None] - test[None, :]).min(0) == 1).mean() > 0.9
-
-
-@pytest.mark.parametrize("split", ["random", "blocked"])
-def test_drive_that_is_too_short(split):
-    with pytest.raises(UserError, match="15 frames, 0 sequences of 16: too few"):
-        split_sequences(one_segment(15), 16, split)
+    train, test = (cut(part, 16) // 16 for part in split_drive(one_segment(len(degrees)), 16, "random"))
+    assert (len(train), len(test)) == (2270, 567)
+    np.testing.assert_allclose(ours[train], published_labels(degrees, 16, train=True), rtol=2e-7, atol=1e-9)
+    np.testing.assert_allclose(ours[test], published_labels(degrees, 16, train=False), rtol=2e-7, atol=1e-9)
 
 
 def test_zero_labels_become_the_mean_of_their_neighbours():
@@ -104,7 +81,7 @@ def test_store_gives_back_what_was_written(tmp_path):
     write(path, [(np.arange(30), images[:30]), (np.arange(30, 40), images[30:])], angles)
     drive = read_frames(path)
     assert drive.origin == "test"
-    videos, labels = cut_sequences(drive, 16)
+    videos, labels = all_sequences(path, 16)
     np.testing.assert_array_equal(videos[:], images[:32].reshape(2, 16, 33, 100, 3))
     np.testing.assert_array_equal(labels, angles[:32].reshape(2, 16))
 
@@ -113,7 +90,7 @@ def test_sequences_stay_within_their_segments(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (40, 33, 100, 3), np.uint8)
     segments = np.repeat([0, 1, 2, 3], [9, 3, 20, 8])  # of which 8, none, 20 and 8 are in whole sequences
     write(tmp_path / "frames.h5", [(np.arange(40), images)], np.arange(1, 41), segments)
-    videos, angles = cut_sequences(read_frames(tmp_path / "frames.h5"), 4)
+    videos, angles = all_sequences(tmp_path / "frames.h5", 4)
     firsts = [0, 4, 12, 16, 20, 24, 28, 32, 36]
     assert list(angles[:, 0] - 1) == firsts and len(videos) == 9
     np.testing.assert_array_equal(videos[:], [images[first : first + 4] for first in firsts])
@@ -123,7 +100,7 @@ def test_sequences_stay_within_their_segments(tmp_path):
 def test_sequences_are_indexed_as_an_array(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (40, 33, 100, 3), np.uint8)
     write(tmp_path / "frames.h5", [(np.arange(40), images)], np.ones(40))
-    videos, _ = cut_sequences(read_frames(tmp_path / "frames.h5"), 4)
+    videos, _ = all_sequences(tmp_path / "frames.h5", 4)
     array = images.reshape(10, 4, 33, 100, 3)
     for chosen in (3, -1, np.int64(2), slice(2, 7, 2), [9, 0, 0], np.array([[1, 2], [3, 4]]), np.array([], int)):
         np.testing.assert_array_equal(videos[chosen], array[chosen])
@@ -131,31 +108,21 @@ def test_sequences_are_indexed_as_an_array(tmp_path):
         videos[10]
 
 
-def test_zero_label_is_not_repaired_from_another_segment(tmp_path):
-    angles = np.array([1, 1, 1, 0, 9, 0, 9, 9], np.float32)
-    for segments, repaired in (
-        (one_segment(8), [1, 1, 1, 5, 9, 9, 9, 9]),
-        ([0] * 4 + [1] * 4, [1, 1, 1, 0, 9, 9, 9, 9]),
-    ):
-        write(tmp_path / "frames.h5", [(np.arange(8), np.zeros((8, 33, 100, 3)))], angles, np.array(segments))
-        _, labels = cut_sequences(read_frames(tmp_path / "frames.h5"), 4)
-        assert list(labels.ravel()) == repaired
-
-
-@pytest.mark.parametrize("split", ["random", "blocked"])
-def test_split_of_several_segments_numbers_their_sequences(split):
-    segments = np.repeat(np.arange(40), [150, 90] * 20)  # 9 and 5 sequences of 16, and some frames over
-    train, test = split_sequences(segments, 16, split)
-    assert not set(train) & set(test)
-    assert set(train) | set(test) <= set(range(280))
-    assert abs(len(test) / 280 - 0.2) < 0.02
-
-
-def test_one_segment_is_split_as_ever():
-    """Also where frames are over at its end, which lava-dl's cut depends on."""
-    for frames in range(80, 400):
-        cut = int(frames / 16 * 0.8), int(frames / 16 * 0.2)
-        assert tuple(map(len, split_sequences(one_segment(frames), 16, "random"))) == cut
+@pytest.mark.parametrize(
+    ("segments", "split", "kept"),
+    [
+        ([0] * 100, "random", {0, 4, 16, 99}),  # lava-dl keeps the first of a sequence and the last of the drive
+        ([0] * 100, "blocked", {0, 99}),
+        ([0] * 17 + [1] * 83, "random", {0, 4, 16, 17, 21, 99}),
+        ([0] * 17 + [1] * 83, "blocked", {0, 16, 17, 99}),  # no label comes from another segment
+    ],
+)
+def test_zero_labels_of_a_dataset(tmp_path, segments, split, kept):
+    angles = np.ones(100, np.float32)
+    angles[[0, 2, 4, 16, 17, 21, 99]] = 0
+    write(tmp_path / "frames.h5", [(np.arange(100), np.zeros((100, 33, 100, 3)))], angles, np.array(segments))
+    dataset = open_dataset(tmp_path / "frames.h5", 4, split)
+    assert set(np.flatnonzero(dataset.angles == 0)) == kept
 
 
 def test_frames_that_were_left_out_are_counted(tmp_path):
@@ -176,7 +143,7 @@ def test_frames_that_were_left_out_are_counted(tmp_path):
 def test_file_that_became_shorter_is_not_taken_for_frames(tmp_path):
     path = tmp_path / "frames.h5"
     write(path, [(np.arange(40), np.zeros((40, 33, 100, 3), np.uint8))], np.ones(40))
-    videos, _ = cut_sequences(read_frames(path), 16)
+    videos, _ = all_sequences(path, 16)
     with path.open("r+b") as file:
         file.truncate(200_000)
     with pytest.raises(UserError, match="the file was truncated"):
@@ -210,6 +177,10 @@ def test_missing_or_foreign_store(tmp_path, content):
 
 def test_stretch_with_most_of_the_chosen_stays_within_a_segment():
     segments = np.repeat([0, 1], [4, 6])
-    assert stretch_with_most(np.array([3, 4, 9]), segments, 3).tolist() == [1, 2, 3]  # not 3, 4, 5
-    assert stretch_with_most(np.array([3, 8, 9]), segments, 3).tolist() == [7, 8, 9]
-    assert stretch_with_most(np.array([3]), segments, 20).tolist() == [4, 5, 6, 7, 8, 9]  # the longest there is
+
+    def stretch(*chosen: int, length: int) -> tuple[int, int]:
+        return stretch_with_most(np.isin(np.arange(10), chosen), segments, length)
+
+    assert stretch(3, 4, 9, length=3) == (1, 4)  # not 3 to 5
+    assert stretch(3, 8, 9, length=3) == (7, 10)
+    assert stretch(3, length=20) == (4, 10)  # the longest there is

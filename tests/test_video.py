@@ -11,7 +11,7 @@ from clone import Clone
 from PIL import Image, ImageDraw
 
 from pilotnet_sdnn.commands import video as command
-from pilotnet_sdnn.dataset.split import SequenceSplit
+from pilotnet_sdnn.dataset.split import Split, Stretch
 from pilotnet_sdnn.measure.operations import count_activity
 from pilotnet_sdnn.sdnn.network import Network
 from pilotnet_sdnn.video.scenes import Moment, Scene, draw_wheels, tiled, watch
@@ -64,13 +64,14 @@ def test_a_positive_angle_turns_the_wheel_to_the_right(degrees):
 
 
 def test_default_stretch_holds_most_test_frames():
-    split = SequenceSplit(train=np.array([0, 1, 2, 5]), test=np.array([3, 4]))
-    starts, segments = np.arange(0, 96, 16), np.zeros(100, int)
-    assert command.stretch(starts, segments, split, 16, None, count=32).tolist() == [3, 4]
-    assert command.stretch(starts, segments, split, 16, 4.5, count=600).tolist() == [5]  # up to the end of the drive
-    after_a_gap = np.array([0, 16, 32, 52, 68, 84])  # frames 48 to 51 are in no sequence
-    assert command.stretch(after_a_gap, segments, split, 16, 2.5, count=17).tolist() == [2, 3]
-    assert [command.part(sequence, split) for sequence in (2, 3, 6)] == ["training", "test", "unused"]
+    segments, test = np.repeat([0, 1], [60, 40]), np.isin(np.arange(100), range(48, 80))
+    assert command.stretch(test, segments, None, count=20) == (60, 80)
+    assert command.stretch(test, segments, 4.5, count=600) == (90, 100)  # up to the end of the drive
+    assert command.stretch(test, segments, 2.5, count=17) == (50, 60)  # and of the segment
+    split = Split(train=[Stretch(0, 32)], test=[Stretch(48, 60), Stretch(60, 80)])
+    assert [command.part(frame, split) for frame in (31, 32, 48, 79, 80)] == [
+        "training", "unused", "test", "test", "unused",
+    ]  # fmt: skip
 
 
 def sdnn_video(monkeypatch, clone: Path, *arguments: object) -> None:

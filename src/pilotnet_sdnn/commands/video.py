@@ -9,7 +9,7 @@ from zipfile import ZipFile
 import numpy as np
 
 from pilotnet_sdnn.dataset.dataset import open_dataset
-from pilotnet_sdnn.dataset.split import SequenceSplit, stretch_with_most
+from pilotnet_sdnn.dataset.split import Split, Stretch, stretch_with_most
 from pilotnet_sdnn.drive.archives import read_member
 from pilotnet_sdnn.drive.drive_zip import frame_member, labels_name, open_drive, read_labels
 from pilotnet_sdnn.drive.images import decode_frame
@@ -36,18 +36,19 @@ def main() -> None:
             raise UserError(f"{arguments.file}: a video ends with {' or '.join(KINDS)}")
         params = load_params()
         network = load_network(NETWORK)
-        drive, videos, angles, split = open_dataset(FRAMES, params.sequence, params.split)
-        count = frames_in(arguments.seconds)
-        shown = stretch(videos.starts, drive.segments, split, params.sequence, arguments.start, count)
-        frames = videos.frame_numbers(shown)[:count]
-        moments = watch(network, (videos[number] for number in shown), arguments.running)
+        dataset = open_dataset(FRAMES, params.sequence, params.split)
+        drive, count = dataset.drive, frames_in(arguments.seconds)
+        start, stop = stretch(dataset.is_test(), drive.segments, arguments.start, count)
+        frames = np.arange(start, stop)
+        sequences = (drive.frames[at : min(at + params.sequence, stop)] for at in range(start, stop, params.sequence))
+        moments = watch(network, sequences, arguments.running)
         macs = sum(layer.macs for layer in layer_geometries(network))
         note = "state goes on from frame to frame" if arguments.running else f"new start every {params.sequence} frames"
-        parts = np.repeat([part(number, split) for number in shown], params.sequence)
+        parts = [part(frame, dataset.split) for frame in range(start, stop)]
         with open_drive(DRIVE) as camera:
             labels = read_labels(camera, BadLabels(labels_name(camera), params.on_bad_frame))  # as resize reads them
-            files = [frame_member(labels[drive.numbers[frame]]) for frame in frames]
-            scenes = film(camera, files, angles[shown].ravel(), parts, frames / FRAME_RATE, moments)
+            files = [frame_member(labels[drive.numbers[frame]]) for frame in range(start, stop)]
+            scenes = film(camera, files, dataset.angles[start:stop], parts, frames / FRAME_RATE, moments)
             video = pictures(scenes, macs, drive.origin, note)
             write_video(arguments.file, progress(video, total=len(frames), desc=str(arguments.file), unit="frame"))
     print(
@@ -66,50 +67,46 @@ def frames_in(seconds: float) -> int:
     return round(seconds * FRAME_RATE)
 
 
-def stretch(
-    starts: np.ndarray, segments: np.ndarray, split: SequenceSplit, sequence: int, start: float | None, count: int
-) -> np.ndarray:
-    """The numbers of the sequences to show; fewer than asked for where the drive ends.
+def stretch(chosen: np.ndarray, segments: np.ndarray, start: float | None, count: int) -> Stretch:
+    """The stretch of one segment to show; shorter than asked for where the segment ends.
 
     Args:
-        starts: (S,) first frame of each sequence.
+        chosen: (N,) bool, the test frames.
         segments: (N,) of the drive's frames.
-        split: of the sequences.
-        sequence: frames in a sequence.
         start: second of the drive, or None for the stretch with most test frames.
         count: frames to show.
 
     Raises:
         UserError: the drive ends before `start`.
     """
-    length = -(-count // sequence)
     if start is None:
-        return stretch_with_most(split.test, segments[starts], length)
+        return stretch_with_most(chosen, segments, count)
     if not 0 <= start < len(segments) / FRAME_RATE:
         raise UserError(f"--start {start:g}: the drive is {len(segments) / FRAME_RATE:g} seconds long")
-    first = max(0, int(np.searchsorted(starts, int(start * FRAME_RATE), side="right")) - 1)
-    return np.arange(first, min(first + length, len(starts)))
+    first = int(start * FRAME_RATE)
+    return Stretch(first, first + int((segments[first : first + count] == segments[first]).sum()))
 
 
 def film(
     camera: ZipFile,
     files: list[str],
     angles: np.ndarray,
-    parts: np.ndarray,
+    parts: list[str],
     seconds: np.ndarray,
     moments: Iterable[Moment],
 ) -> Iterator[Scene]:
-    """What the camera saw in each of the files, and what the network made of it; the rest may be longer."""
-    for file, angle, where, second, moment in zip(files, angles, parts, seconds, moments, strict=False):
+    """What the camera saw in each of the files, and what the network made of it."""
+    for file, angle, where, second, moment in zip(files, angles, parts, seconds, moments, strict=True):
         seen = decode_frame(read_member(camera, file), f"{camera.filename}: {file}")
-        yield Scene(seen, float(angle), str(where), float(second), moment)
+        yield Scene(seen, float(angle), where, float(second), moment)
 
 
-def part(sequence: int, split: SequenceSplit) -> str:
-    """What a sequence was used for."""
-    if sequence in split.test:
-        return "test"
-    return "training" if sequence in split.train else "unused"
+def part(frame: int, split: Split) -> str:
+    """What a frame was used for."""
+    for name, stretches in (("test", split.test), ("training", split.train)):
+        if any(start <= frame < stop for start, stop in stretches):
+            return name
+    return "unused"
 
 
 if __name__ == "__main__":

@@ -52,17 +52,21 @@ class Batches:
         return torch.from_numpy(frames).to(self.device), torch.from_numpy(labels).to(self.device)
 
 
-def training_batches(test: Batches, numbers: np.ndarray, augmentation: Augmentation, seed: int, epoch: int) -> Batches:
+def batches(videos: Sequences | np.ndarray, angles: np.ndarray, size: int, device: torch.device) -> Batches:
+    """All sequences, in the order of time."""
+    return Batches(videos, angles, np.arange(len(angles)), size, device)
+
+
+def training_batches(train: Batches, augmentation: Augmentation, seed: int, epoch: int) -> Batches:
     """The training sequences, shuffled and augmented anew in each epoch.
 
     Order and augmentation follow from seed and epoch alone, so a resumed run sees what it would have seen.
 
     Args:
-        test: batches of the same drive as they are, whose size and device are taken over.
-        numbers: of the training sequences.
+        train: the training sequences in the order of time.
         augmentation: how far they are changed.
         seed: of the run.
         epoch: counted from 0.
     """
-    order = np.random.default_rng((seed, epoch)).permutation(numbers)
-    return replace(test, order=order, change=partial(augment, augmentation, seed=seed, epoch=epoch))
+    order = np.random.default_rng((seed, epoch)).permutation(train.order)
+    return replace(train, order=order, change=partial(augment, augmentation, seed=seed, epoch=epoch))

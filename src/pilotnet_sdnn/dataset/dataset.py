@@ -1,35 +1,48 @@
-"""The dataset that networks are trained and measured on: sequences, their labels and their split."""
+"""The dataset that networks are trained and measured on: the frames of a drive, their labels and their split."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from pilotnet_sdnn.dataset.sequences import Sequences, cut_sequences
-from pilotnet_sdnn.dataset.split import SequenceSplit, split_sequences
+from pilotnet_sdnn.dataset.sequences import Sequences, frames_of_segments, repair_zero_labels
+from pilotnet_sdnn.dataset.split import Split, Stretch, cut, split_drive
 from pilotnet_sdnn.dataset.store import Frames, read_frames
 
 
 class Dataset(NamedTuple):
-    """A drive cut into S sequences of T frames."""
+    """N frames of a drive, split into road for training and road for testing."""
 
     drive: Frames
-    sequences: Sequences  # (S, T, 33, 100, 3) uint8, still in the file
-    angles: np.ndarray  # (S, T) float32 radians, drop-outs repaired
-    split: SequenceSplit  # numbers of the sequences to train on and to test on
+    angles: np.ndarray  # (N,) float32 radians, drop-outs repaired
+    split: Split
+
+    def sequences(self, stretches: list[Stretch], length: int) -> tuple[Sequences, np.ndarray]:
+        """Stretches cut into S sequences: frames (S, length, 33, 100, 3), still in the file, and angles (S, length)."""
+        videos = Sequences(self.drive.frames, cut(stretches, length), length)
+        return videos, self.angles[videos.frame_numbers()].reshape(-1, length)
+
+    def is_test(self) -> np.ndarray:
+        """(N,) bool, the frames to test on."""
+        mask = np.zeros(len(self.angles), bool)
+        for start, stop in self.split.test:
+            mask[start:stop] = True
+        return mask
 
 
 def open_dataset(path: Path, sequence: int, split: str) -> Dataset:
-    """Open data/frames.h5, cut it into sequences and split them.
+    """Open data/frames.h5, repair its labels and split it.
 
     Args:
         path: the file that stage resize writes.
-        sequence: T, frames in a sequence.
-        split: "random" or "blocked".
+        sequence: frames in a sequence.
+        split: "blocked" or "random". lava-dl, whose split "random" is, keeps the first label of each sequence.
 
     Raises:
         UserError: the file is missing or damaged, or the drive is too short to split.
     """
     drive = read_frames(path)
-    sequences, angles = cut_sequences(drive, sequence)
-    return Dataset(drive, sequences, angles, split_sequences(drive.segments, sequence, split))
+    period = sequence if split == "random" else len(drive.angles)
+    segments = frames_of_segments(drive.segments)
+    angles = np.concatenate([repair_zero_labels(drive.angles[frames], period) for frames in segments])
+    return Dataset(drive, angles, split_drive(drive.segments, sequence, split))

@@ -1,4 +1,4 @@
-"""A drive cut into sequences, its labels repaired as in lava-dl's PilotNet dataset."""
+"""Sequences of frames that stay in the file, and labels repaired as in lava-dl's PilotNet dataset."""
 
 import math
 import threading
@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pilotnet_sdnn.dataset.store import FRAME_SHAPE, Frames
+from pilotnet_sdnn.dataset.store import FRAME_SHAPE
 from pilotnet_sdnn.errors import UserError
 
 
@@ -78,16 +78,3 @@ def repair_zero_labels(angles: np.ndarray, sequence: int) -> np.ndarray:
 def frames_of_segments(segments: np.ndarray) -> list[np.ndarray]:
     """The frame indices of each segment."""
     return np.split(np.arange(len(segments)), np.flatnonzero(np.diff(segments)) + 1)
-
-
-def cut_sequences(drive: Frames, sequence: int) -> tuple[Sequences, np.ndarray]:
-    """Cut each segment into sequences and drop the frames after its last complete one.
-
-    Returns:
-        S sequences of T frames, still in the file, and (S, T) float32 repaired angles in radians.
-    """
-    stretches = frames_of_segments(drive.segments)
-    starts = np.concatenate([stretch[: len(stretch) // sequence * sequence : sequence] for stretch in stretches])
-    angles = np.concatenate([repair_zero_labels(drive.angles[stretch], sequence) for stretch in stretches])
-    videos = Sequences(drive.frames, starts, sequence)
-    return videos, angles[videos.frame_numbers()].reshape(-1, sequence)

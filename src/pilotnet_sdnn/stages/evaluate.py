@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from pilotnet_sdnn.dataset.dataset import open_dataset
+from pilotnet_sdnn.dataset.sequences import Sequences
 from pilotnet_sdnn.dataset.split import stretch_with_most
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import atomic_write, write_csv, write_metrics, write_text
@@ -31,32 +32,34 @@ STRETCH = 600  # frames in the steering plot, 30 seconds of a 20 Hz camera
 def main() -> None:
     params = load_params()
     network = load_network(NETWORK)
-    drive, videos, labels, split = open_dataset(FRAMES, params.sequence, params.split)
+    dataset = open_dataset(FRAMES, params.sequence, params.split)
+    drive = dataset.drive
 
-    def measure(chosen: np.ndarray, desc: str) -> Activity:
-        starts = progress(range(0, len(chosen), BATCH), desc=desc, unit="batch")
-        counted = [count_activity(network, torch.from_numpy(videos[chosen[i : i + BATCH]])) for i in starts]
+    def measure(videos: Sequences, desc: str) -> Activity:
+        starts = progress(range(0, len(videos), BATCH), desc=desc, unit="batch")
+        counted = [count_activity(network, torch.from_numpy(videos[i : i + BATCH])) for i in starts]
         return Activity(*map(np.concatenate, zip(*counted, strict=True)))
 
-    test = np.sort(split.test)
-    activity = measure(test, "test sequences")
+    videos, labels = dataset.sequences(dataset.split.test, params.sequence)
+    activity = measure(videos, "test sequences")
     with atomic_write(ACTIVITY) as temporary, temporary.open("wb") as file:
-        np.savez(file, origin=drive.origin, sequences=test, labels=labels[test], **activity._asdict())
+        np.savez(file, origin=drive.origin, starts=videos.starts, labels=labels, **activity._asdict())
 
-    steering, events = steering_metrics(labels[test], activity.angles), event_metrics(activity)
+    steering, events = steering_metrics(labels, activity.angles), event_metrics(activity)
     write_metrics(EVALUATION_METRICS, {**steering, **events})
     write_metrics(TRAIN_METRICS, training_metrics(TRAINING_LOG))
     write_text(TRAINING_PLOT, TRAINING_LOG.read_text(encoding="utf-8"))
     write_csv(EVENTS_PLOT, ("layer", "events_per_frame"), events["events"].items())
 
-    shown = stretch_with_most(test, drive.segments[videos.starts], max(1, STRETCH // params.sequence))
+    is_test = dataset.is_test()
+    shown, shown_labels = dataset.sequences([stretch_with_most(is_test, drive.segments, STRETCH)], params.sequence)
     predicted = measure(shown, "steering plot").angles
-    part = np.where(np.isin(shown, test), "test", "train").repeat(params.sequence)
-    degrees = np.degrees([labels[shown].ravel(), predicted.ravel()]).round(2)
+    part = np.where(is_test[shown.frame_numbers()], "test", "train")
+    degrees = np.degrees([shown_labels.ravel(), predicted.ravel()]).round(2)
     write_csv(
         STEERING_PLOT,
         ("frame", "label_degrees", "predicted_degrees", "part"),
-        zip(videos.frame_numbers(shown), *degrees, part, strict=True),
+        zip(shown.frame_numbers(), *degrees, part, strict=True),
     )
 
     print(

@@ -26,7 +26,8 @@ from pilotnet_sdnn.sdnn.network import LAYERS, load_network
 def main() -> None:
     params = load_params()
     network = read_network(EXPORTED_NETWORK)
-    drive, videos, labels, split = open_dataset(FRAMES, params.sequence, params.split)
+    dataset = open_dataset(FRAMES, params.sequence, params.split)
+    drive = dataset.drive
 
     def compare(frames: np.ndarray | Sequences, labels: np.ndarray, floating: tuple, fixed: tuple) -> dict:
         """Of sequences, from the angles and events that both networks made of them."""
@@ -41,11 +42,9 @@ def main() -> None:
             },
         }
 
-    numbers = videos.frame_numbers()
-    is_test = np.isin(np.arange(len(videos)), split.test).repeat(params.sequence)
-    shown = stretch_with_most(np.flatnonzero(is_test), drive.segments[numbers], params.deploy_frames)
-    numbers, in_test, stretch_labels = numbers[shown], is_test[shown], labels.reshape(1, -1)[:, shown]
-    stretch = drive.frames[numbers[0] : numbers[-1] + 1][None]
+    start, stop = stretch_with_most(dataset.is_test(), drive.segments, params.deploy_frames)
+    in_test, stretch_labels = dataset.is_test()[start:stop], dataset.angles[None, start:stop]
+    stretch = drive.frames[start:stop][None]
     trained = count_activity(load_network(NETWORK), torch.from_numpy(stretch))
     messages = netx_messages(EXPORTED_NETWORK, stretch)
     if parted := first_difference(messages, run(network, encode(stretch), start_state(network, 1))[0]):
@@ -57,17 +56,17 @@ def main() -> None:
     deployment = compare(stretch, stretch_labels, (trained.angles, trained.events), (fixed, events))
 
     stored = np.load(ACTIVITY)
-    test = Sequences(drive.frames, videos.starts[stored["sequences"]], params.sequence)
+    test = Sequences(drive.frames, stored["starts"], params.sequence)
     test_set = compare(
         test, stored["labels"], (stored["angles"], stored["events"]), run_sequences(network, test, start_state)
     )
-    share = {"first_frame": int(numbers[0]), "test_frames": int(in_test.sum()), "netx_identical": True}
+    share = {"first_frame": start, "test_frames": int(in_test.sum()), "netx_identical": True}
     write_metrics(DEPLOYMENT_METRICS, {**deployment, **share, "test_set": test_set})
     degrees = np.degrees([stretch_labels[0], trained.angles[0], fixed[0]]).round(2)
     write_csv(
         DEPLOYMENT_PLOT,
         ("frame", "label_degrees", "float_degrees", "fixed_point_degrees", "part"),
-        zip(numbers, *degrees, np.where(in_test, "test", "train"), strict=True),
+        zip(range(start, stop), *degrees, np.where(in_test, "test", "train"), strict=True),
     )
     print(_summary(drive.origin, deployment, share, test_set))
 

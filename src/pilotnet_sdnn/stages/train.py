@@ -7,7 +7,7 @@ from importlib.metadata import version
 import torch
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation
-from pilotnet_sdnn.dataset.batches import Batches, training_batches
+from pilotnet_sdnn.dataset.batches import batches, training_batches
 from pilotnet_sdnn.dataset.dataset import open_dataset
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv
@@ -30,12 +30,12 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     # data
-    drive, videos, angles, split = open_dataset(FRAMES, params.sequence, params.split)
+    dataset = open_dataset(FRAMES, params.sequence, params.split)
     augmentation = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
-    test = Batches(videos, angles, split.test, params.batch, device)
-    train = partial(training_batches, test, split.train, augmentation, params.seed)
+    train, test = (batches(*dataset.sequences(part, params.sequence), params.batch, device) for part in dataset.split)
     print(
-        f"{drive.origin}: {len(split.train)} training and {len(split.test)} test sequences of {params.sequence} frames"
+        f"{dataset.drive.origin}: {len(train.order)} training and {len(test.order)} test sequences of "
+        f"{params.sequence} frames"
     )
 
     # network
@@ -64,7 +64,7 @@ def main() -> None:
     checkpoint = checkpoint_path("train", {**versions, "device": device.type, "kernels": chosen})
     with only_trainer(checkpoint):
         fit(
-            training, forward, penalty, train, test,
+            training, forward, penalty, partial(training_batches, train, augmentation, params.seed), test,
             params.epochs, checkpoint, params.checkpoint_minutes, on_epoch=write_outputs,
         )  # fmt: skip
         write_outputs(training)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation
-from pilotnet_sdnn.dataset.batches import Batches, training_batches
+from pilotnet_sdnn.dataset.batches import Batches, batches, training_batches
 from pilotnet_sdnn.dataset.dataset import open_dataset
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_metrics
@@ -32,10 +32,10 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     # data
-    drive, videos, angles, split = open_dataset(FRAMES, params.sequence, params.split)
+    dataset = open_dataset(FRAMES, params.sequence, params.split)
     augmentation = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
-    test = Batches(videos, angles, np.sort(split.test), params.batch, device)
-    train = partial(training_batches, test, split.train, augmentation, params.seed)
+    train, test = (batches(*dataset.sequences(part, params.sequence), params.batch, device) for part in dataset.split)
+    epoch = partial(training_batches, train, augmentation, params.seed)
 
     # network
     network = ann_baseline(params.dropout).to(device)
@@ -45,12 +45,12 @@ def main() -> None:
     training = Training(network, FlatRAdam(network.parameters(), lr=params.lr, weight_decay=params.weight_decay))
     checkpoint = checkpoint_path("train_ann", {"torch": version("torch"), "device": device.type})
     with only_trainer(checkpoint):
-        fit(training, forward, no_penalty, train, test, params.epochs, checkpoint, params.checkpoint_minutes)
+        fit(training, forward, no_penalty, epoch, test, params.epochs, checkpoint, params.checkpoint_minutes)
         network.load_state_dict(training.best_weights)
-        steering = steering_metrics(angles[test.order], predictions(network, test))
+        steering = steering_metrics(test.angles, predictions(network, test))
         write_tensors(ANN, training.best_weights)
         write_metrics(ANN_METRICS, {f"ann_{name}": steering[name] for name in ("mse", "mae_degrees", "r2")})
-    print(f"{drive.origin}: ANN baseline, mse {steering['mse']:.5f} sq. radians, r2 {steering['r2']:.3f}")
+    print(f"{dataset.drive.origin}: ANN baseline, mse {steering['mse']:.5f} sq. radians, r2 {steering['r2']:.3f}")
 
 
 def no_penalty(rates: torch.Tensor) -> torch.Tensor:
