@@ -17,6 +17,8 @@ from dvc.utils.hydra import apply_overrides
 from small_pipeline import repository, small_pipeline
 
 from pilotnet_sdnn.commands.doctor import is_healthy
+from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.team.lock import locked_stages
 from pilotnet_sdnn.team.processes import dvc_processes
 from pilotnet_sdnn.team.working_tree import GO_BACK
 
@@ -152,6 +154,26 @@ def test_remote_that_plain_dvc_pull_would_believe(clone):
     assert "`dvc remote modify team verify true`" in clone.run("sdnn-doctor")
     clone.run("dvc", "remote", "modify", "--local", "team", "verify", "true")
     assert clone.run("sdnn-doctor").startswith("healthy")
+
+
+DAMAGED_LOCKS = [
+    "a: [",
+    "half",
+    "[]",
+    "schema: '2.0'\nstages: 5",
+    "stages: {}",
+    "\0",
+    "<<<<<<< HEAD\n",
+    "[" * 5_000,
+    "a: !!int x",
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED_LOCKS)
+def test_damaged_text_of_a_dvc_lock_is_one_line(text):
+    with pytest.raises(UserError, match=r"^dvc.lock is damaged.*git checkout HEAD -- dvc.lock") as error:
+        locked_stages(text)
+    assert str(error.value).isprintable()
 
 
 @pytest.mark.parametrize("command", ["sdnn-doctor", "sdnn-share"])

@@ -15,7 +15,6 @@ import psutil
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import EXEC_BASELINE, EXEC_BRANCH, EXEC_MERGE, TEMP_NAMESPACE, WORKSPACE_STASH
 from dvc.rwlock import SCHEMA as RWLOCK_SCHEMA
-from voluptuous import Invalid
 
 from pilotnet_sdnn.team import working_tree
 from pilotnet_sdnn.team.git import git_text
@@ -79,7 +78,7 @@ def dead_holders(rwlock: Path) -> list[str]:
     """The commands in a lock file of dvc whose process is gone, or is another one by now."""
     try:
         content = RWLOCK_SCHEMA(json.loads(rwlock.read_text()))
-    except (ValueError, RecursionError, Invalid):  # killed while it rewrote the file, which dvc then refuses to read
+    except Exception:  # of JSON or of DVC's schema: killed while it rewrote the file, which dvc then refuses to read
         return ["a dvc command"]
     readers = [holder for holders in content["read"].values() for holder in holders]
     holders = {(holder["pid"], holder["cmd"]) for holder in [*readers, *content["write"].values()]}

@@ -130,7 +130,7 @@ def edited(root: Path) -> list[str]:
     """The parameters that differ from the last commit, each as `name: old -> new`."""
     try:
         versions = git_bytes(root, "show", f"HEAD:./{PARAMS}"), (root / PARAMS).read_bytes()
-        old, new = (YAML(typ="safe").load(version) or {} for version in versions)
+        old, new = (YAML(typ="safe", pure=True).load(version) or {} for version in versions)
         names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     except (YAMLError, OSError, ValueError, AttributeError, TypeError):
         return ["unreadable"]
