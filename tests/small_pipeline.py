@@ -33,15 +33,19 @@ def repository(path: Path) -> Clone:
     return clone
 
 
-def small_pipeline(folder: Path) -> Clone:
-    """A pipeline that ran, was committed and is shared in the folder `store` beside its clone."""
+def small_pipeline(folder: Path, git: str = ".") -> Clone:
+    """A pipeline that ran, was committed and is shared in the folder `store` beside its clone.
+
+    Args:
+        git: the root of its git repository, seen from the pipeline.
+    """
     clone = repository(folder / "clone")
     (clone.path / "src").mkdir(parents=True)
     (clone.path / "src/input.txt").write_text("something\n")
     (clone.path / "params.yaml").write_text("lam: 0.02\n")
     (clone.path / "dvc.yaml").write_text(PIPELINE)
-    clone.run("git", "init", "-q")
-    clone.run("dvc", "init", "-q")
+    clone.run("git", "init", "-q", git)
+    clone.run("dvc", "init", "-q", *(["--subdir"] if git != "." else []))
     clone.run("dvc", "repro")
     clone.commit("The pipeline has run")
     clone.run("dvc", "remote", "add", "--local", "-d", "team", str(folder / "store"))

@@ -312,6 +312,26 @@ def test_one_command_goes_back_to_the_last_commit(tmp_path, how):
     assert (clone.path / "data/made.txt").read_text() == "lam: 0.02\nsomething\n"
 
 
+def test_pipeline_in_a_folder_of_a_larger_repository(tmp_path):
+    clone = small_pipeline(tmp_path, git="..")
+    (tmp_path / "params.yaml").write_text("lam: of somebody else\n")
+    clone.run("git", "add", "../params.yaml")
+    clone.run("git", "commit", "-qm", "Others")
+    (tmp_path / "params.yaml").write_text("lam: of somebody else, edited\n")
+    clone.run("dvc", "remote", "modify", "--local", "team", "verify", "true")
+    assert clone.run("sdnn-doctor").startswith("healthy")
+    shutil.rmtree(clone.path / ".dvc/cache")
+    assert "execute nothing" in clone.run("sdnn-share", "pull")
+    (clone.path / "data/made.txt").unlink()
+    assert "Running stage" not in clone.run("dvc", "repro")
+
+    killed_experiment(clone, "lam=0.3")
+    assert "params.yaml has the parameters of the killed experiment" in clone.run("sdnn-doctor", "--fix")
+    assert clone.run("sdnn-doctor").startswith("healthy")
+    (clone.path / "metrics/count.json").unlink()
+    assert "- metrics/count.json: missing" in clone.run("sdnn-doctor", code=1)
+
+
 # The real thing: dvc is killed at an instant, and what it leaves is mended.
 
 

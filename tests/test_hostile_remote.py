@@ -12,7 +12,7 @@ import pytest
 from clone import Clone
 from dvc.stage.cache import _get_cache_hash
 from ruamel.yaml import YAML
-from servers import Server, lying_s3_server
+from servers import Server, lying_s3_server, s3_client, s3_server
 from small_pipeline import repository, small_pipeline
 
 
@@ -135,6 +135,18 @@ def s3_remote(folder: Path, content: dict[str, bytes]) -> Iterator[Server]:
         yield server
 
 
+@contextmanager
+def seaweed_remote(folder: Path, content: dict[str, bytes]) -> Iterator[Server]:
+    with s3_server(folder) as server:
+        client = s3_client(server.options["endpointurl"])
+        for name, data in content.items():
+            client.put_object(Bucket="team", Key=f"store/{name}", Body=data)
+        yield server
+
+
+REMOTES = [folder_remote, s3_remote, pytest.param(seaweed_remote, marks=pytest.mark.slow)]
+
+
 def files_outside_data(clone: Clone) -> dict[str, bytes]:
     """All that a run may not change: code, configuration, git's own files and what lies beside the clone."""
     passing = (".dvc/cache", ".dvc/tmp", ".git/index", "data", "store", "src/__pycache__")
@@ -144,7 +156,7 @@ def files_outside_data(clone: Clone) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in inside.items() if not name.startswith(passing)}
 
 
-@pytest.mark.parametrize("serve", [folder_remote, s3_remote])
+@pytest.mark.parametrize("serve", REMOTES)
 def test_bad_records_are_named_and_left_and_the_good_ones_arrive(team, tmp_path, serve):
     marker = tmp_path / "hacked"
     bad, objects = attacks(team, marker)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from clone import Clone
-from servers import Server, kill, s3_server, ssh_server
+from servers import Server, kill, s3_client, s3_server, ssh_server
 
 LAMS = ("0.02", "0.05", "0.5")  # the first one is the default
 
@@ -229,18 +229,13 @@ def test_wrong_ssh_key_and_push_that_is_cut_off(team, tmp_path):
 
 @pytest.mark.slow
 def test_wrong_s3_secret_and_damaged_object_on_s3(team, tmp_path):
-    import botocore.session
-
     with s3_server(tmp_path / "server") as server:
         connect(team, server, secret_access_key="wrong")
         assert "PermissionError: Forbidden" in team.run("sdnn-share", "push", code=1).splitlines()[-1]
         connect(team, server)
         team.run("sdnn-share", "push")
 
-        client = botocore.session.get_session().create_client(
-            "s3", endpoint_url=server.options["endpointurl"], region_name="us-east-1",
-            aws_access_key_id="team-key", aws_secret_access_key="team-secret",
-        )  # fmt: skip
+        client = s3_client(server.options["endpointurl"])
         key = str(network_object(team, Path("store")))
         client.put_object(Bucket="team", Key=key, Body=b"damaged")
         other = team.colleague(tmp_path / "other")
