@@ -1,7 +1,7 @@
 """How much faster fixed_point.py is than netx on the same frames, and what start, thresholds and drift cost.
 
 uv run python benchmarks/fixed_point.py, after `dvc repro`. The two take turns; netx is timed from its first
-step on, without the seconds it takes to start. Layer by layer, on the frames of metrics/deployment.json, follows
+step on, without the seconds it takes to start. IntegerLayer by layer, on the frames of metrics/deployment.json, follows
 what becomes of the messages with the start of the hardware, with thresholds as lava-dl exports them, and with
 neurons that do not drift. The drive is then run as one stretch, as a camera would that is
 never switched off, with the neurons of lava-nc 0.10 and with those of later versions, which do not drift.
@@ -16,7 +16,16 @@ import torch
 
 from pilotnet_sdnn.dataset.sequences import repair_zero_labels
 from pilotnet_sdnn.dataset.store import Frames, read_frames
-from pilotnet_sdnn.loihi.fixed_point import ONE, STATE_BITS, Layer, encode, read_network, run, start_state, zero_state
+from pilotnet_sdnn.loihi.fixed_point import (
+    ONE,
+    STATE_BITS,
+    IntegerLayer,
+    encode,
+    read_network,
+    run,
+    start_state,
+    zero_state,
+)
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import DEPLOYMENT_METRICS, EXPORTED_NETWORK, FRAMES
 from pilotnet_sdnn.sdnn.lava import simulate_fixed_point
@@ -57,14 +66,14 @@ def _netx_seconds(frames: np.ndarray) -> float:
     return (end - start) / (COUNT - 1)
 
 
-def _fixed_point_seconds(network: list[Layer], frames: np.ndarray) -> float:
+def _fixed_point_seconds(network: list[IntegerLayer], frames: np.ndarray) -> float:
     """Of a frame."""
     start = time.perf_counter()
     run(network, encode(frames), start_state(network, 1))
     return (time.perf_counter() - start) / COUNT
 
 
-def _compare_layers(network: list[Layer], drive: Frames) -> None:
+def _compare_layers(network: list[IntegerLayer], drive: Frames) -> None:
     deployment = json.loads(DEPLOYMENT_METRICS.read_text(encoding="utf-8"))
     first, count = deployment["first_frame"], deployment["frames"]
     inputs = encode(drive.frames[first : first + count][None])
@@ -96,7 +105,7 @@ def _rms(values: torch.Tensor) -> float:
     return values.square().mean().sqrt().item()
 
 
-def _drive_through(network: list[Layer], drive: Frames, corrected: bool) -> np.ndarray:
+def _drive_through(network: list[IntegerLayer], drive: Frames, corrected: bool) -> np.ndarray:
     """Angles in radians of the whole drive."""
     state, angles = start_state(network, 1), []
     for first in range(0, len(drive.angles), COUNT):

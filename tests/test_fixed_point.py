@@ -9,11 +9,12 @@ import torch
 from conftest import drifting_noise, trained_network
 
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.loihi.comparison import agreement, first_difference, netx_messages
+from pilotnet_sdnn.loihi.comparison import agreement, first_difference, netx_messages, stream_angles
+from pilotnet_sdnn.loihi.export import export_hdf5
 from pilotnet_sdnn.loihi.fixed_point import ONE, encode, read_network, run, start_state, zero_state
 from pilotnet_sdnn.sdnn.lava import simulate_fixed_point
 from pilotnet_sdnn.sdnn.losses import synops_loss
-from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, export_hdf5, normalise
+from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, normalise
 
 
 @pytest.fixture(scope="module")
@@ -162,14 +163,26 @@ def test_where_two_runs_part():
 
 
 def test_agreement_by_hand():
-    labels, floating = np.zeros((1, 2)), np.array([[0.1, 0.0]])
-    compared = agreement(labels, floating, np.array([[0.1, 0.3]]))
+    labels, floating, is_start = np.zeros(2), np.array([0.1, 0.0]), np.array([True, False])
+    compared = agreement(labels, floating, np.array([0.1, 0.3]), is_start)
     assert compared["float_mse"] == pytest.approx(0.005)
     assert compared["fixed_point_mse"] == pytest.approx(0.05)
     assert compared["mse_ratio"] == pytest.approx(10)
     assert compared["max_abs_difference"] == pytest.approx(np.degrees(0.3))
     assert compared["rms_difference_degrees"] == pytest.approx(np.degrees(0.3) / np.sqrt(2))
-    assert np.isnan(agreement(labels, labels, floating)["mse_ratio"])  # nothing is a multiple of no error
+    assert np.isnan(agreement(labels, labels, floating, is_start)["mse_ratio"])  # nothing is a multiple of no error
+
+
+@pytest.mark.parametrize("start", [start_state, zero_state])
+def test_a_stream_cut_anywhere_is_the_stream_whole(exported, videos, start):
+    network, frames = read_network(exported), videos.flatten(0, 1).numpy()
+    angles, events = stream_angles(network, [frames], start)
+    for cuts in ([1], [5, 6, 13], range(1, 18)):
+        parts, counted = stream_angles(network, np.split(frames, cuts), start)
+        assert np.array_equal(parts, angles) and np.array_equal(counted, events)
+    whole, _ = run(network, encode(frames[None]), start(network, 1))
+    assert np.array_equal(angles, whole[-1].flatten().numpy() / ONE)
+    assert events.tolist() == torch.stack([(sent[0] != 0).flatten(1).sum(1) for sent in whole[:-1]], -1).tolist()
 
 
 @pytest.mark.parametrize("content", [None, b"not a network"])

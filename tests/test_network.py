@@ -7,10 +7,11 @@ import tutorial
 from conftest import drifting_noise, trained_network
 
 from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.loihi.export import export_hdf5
 from pilotnet_sdnn.sdnn.geometry import layer_geometries
 from pilotnet_sdnn.sdnn.lava import simulate_fixed_point
 from pilotnet_sdnn.sdnn.losses import event_rate_loss, synops_loss
-from pilotnet_sdnn.sdnn.network import Network, export_hdf5, load_network, normalise, write_tensors
+from pilotnet_sdnn.sdnn.network import Network, load_network, normalise, write_tensors
 
 
 @pytest.fixture

@@ -1,19 +1,15 @@
 """Counts against a count by hand: every event walked to every synapse it has."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 import tutorial
 
-from pilotnet_sdnn.measure.operations import (
-    Activity,
-    Energy,
-    count_activity,
-    energies,
-    exact_operations,
-    operations_report,
-    published_operations,
-)
+from pilotnet_sdnn.measure.activity import Activity, Counter
+from pilotnet_sdnn.measure.operations import Energy, energies, exact_operations, published_operations
+from pilotnet_sdnn.measure.tables import operations_report
 from pilotnet_sdnn.sdnn.geometry import fan_out, layer_geometries
 from pilotnet_sdnn.sdnn.network import Network, normalise
 
@@ -72,7 +68,7 @@ def test_fan_out_of_a_dense_layer_is_all_its_neurons(network, layer):
 
 def test_synops_by_brute_force(network, video):
     """A synaptic operation is a non-zero event times a weight: count them in an im2col of ones and zeros."""
-    activity = count_activity(network, video)
+    activity = Counter(network, "torch").sequences(video.numpy())
     with torch.no_grad():
         *messages, _ = network.messages(normalise(video))
     for layer, (stride, padding) in enumerate(CONVOLUTIONS, 1):
@@ -80,22 +76,22 @@ def test_synops_by_brute_force(network, video):
         for t in range(3):
             events = (messages[layer - 1][..., t] != 0).float()
             columns = torch.nn.functional.unfold(events, KERNEL, padding=padding, stride=stride)
-            assert activity.synops[0, t, layer - 1] == columns.count_nonzero() * channels
+            assert activity.synops[t, layer - 1] == columns.count_nonzero() * channels
     for layer in range(5, 9):
         for t in range(3):
             events = int((messages[layer - 1][..., t] != 0).sum())
-            assert activity.synops[0, t, layer - 1] == events * DENSE[layer - 5]
+            assert activity.synops[t, layer - 1] == events * DENSE[layer - 5]
 
 
 def test_events_of_either_sign_and_positive_ones(network, video):
-    activity = count_activity(network, video)
+    activity = Counter(network, "torch").sequences(video.numpy())
     with torch.no_grad():
         messages = list(network.messages(normalise(video)))
     for layer, message in enumerate(messages):
         by_frame = message.flatten(1, -2).transpose(1, 2)[0].tolist()
-        assert activity.positive[0, :, layer].tolist() == [sum(v > 0 for v in frame) for frame in by_frame]
+        assert activity.positive[:, layer].tolist() == [sum(v > 0 for v in frame) for frame in by_frame]
         if layer < 8:
-            assert activity.events[0, :, layer].tolist() == [sum(v != 0 for v in frame) for frame in by_frame]
+            assert activity.events[:, layer].tolist() == [sum(v != 0 for v in frame) for frame in by_frame]
 
 
 def test_published_counts_are_the_tutorials(network, video):
@@ -103,22 +99,41 @@ def test_published_counts_are_the_tutorials(network, video):
     theirs(normalise(video))
     theirs.load_state_dict(network.state_dict())
     _, _, counts = theirs.eval()(normalise(video))
-    assert count_activity(network, video).positive[:, 1:].sum((0, 1)).tolist() == counts.tolist()
+    counted = Counter(network, "torch").sequences(video.numpy())
+    assert counted.positive[~counted.is_start].sum(0).tolist() == counts.tolist()
+
+
+@pytest.mark.parametrize("kernel", ["native", "torch"])
+def test_a_stream_in_chunks_counts_what_lava_dls_blocks_send_in_one_long_sequence(network, kernel):
+    generator = torch.Generator().manual_seed(1)
+    walk = torch.randint(-9, 10, (21, 33, 100, 3), generator=generator).cumsum(0) + 128
+    frames = walk.clamp(0, 255).to(torch.uint8)
+    with torch.no_grad():
+        *messages, angles = network.messages(normalise(frames[None]))
+    counted = Counter(network, kernel).stream(part.numpy() for part in frames.split([3, 1, 10, 7]))
+    assert torch.equal(torch.from_numpy(counted.angles), angles.flatten())
+    sent = [(message[0] != 0).flatten(0, -2).T for message in messages]
+    assert counted.events.tolist() == torch.stack([s.sum(1) for s in sent], -1).tolist()
+    fans = [fan_out(*pair).flatten() for pair in pairwise(layer_geometries(network))]
+    synops = torch.stack([s.float() @ f for s, f in zip(sent, fans, strict=True)], -1)
+    assert counted.synops.tolist() == synops.tolist()
+    assert counted.is_start.tolist() == [True] + [False] * 20
 
 
 def activity_of(events, positive, synops) -> Activity:
-    """The same counts in every frame but the first, which must not matter."""
-    frames = [np.tile(np.array(counts, float), (2, 3, 1)) for counts in (events, positive, synops)]
+    """Two sequences with the same counts in every frame but the first, for which there is a large one."""
+    frames = [np.tile(np.array(counts, float), (6, 1)) for counts in (events, positive, synops)]
+    is_start = np.array([True, False, False] * 2)
     for counts in frames:
-        counts[:, 0] = 10_000
-    return Activity(np.zeros((2, 3)), *frames)
+        counts[is_start] = 10_000
+    return Activity(np.zeros(6), *frames, is_start)
 
 
 def test_dense_network_has_the_published_and_the_exact_totals(network):
     activity = activity_of([0] * 8, [0] * 9, [0] * 8)
-    published, exact = (
-        count(layer_geometries(network), activity, ENERGY) for count in (published_operations, exact_operations)
-    )
+    geometry = layer_geometries(network)
+    published = published_operations(geometry, activity, ENERGY)
+    exact = exact_operations(geometry, activity, ENERGY, starts_count=False)
     assert (published["macs_per_frame"], published["neurons"]) == (7_306_062, 43_117)
     assert (exact["macs_per_frame"], exact["neurons"]) == (5_375_238, 43_117)
     assert exact["synops_sparsity"] == float("inf")
@@ -152,24 +167,33 @@ def test_report_fits_a_terminal_and_holds_both_ways_of_counting(network):
     activity = activity_of([1] * 8, [1] * 9, [1] * 8)
     geometry = layer_geometries(network)
     exact, published = (count(geometry, activity, ENERGY) for count in (exact_operations, published_operations))
-    report = operations_report(geometry, exact, published, "# Operations: test")
+    report = operations_report(geometry, exact, exact, published, "# Operations: test")
     assert max(map(len, report.splitlines())) <= 80
     assert "| layer-1 | ( 49, 16, 24) |" in report
     assert "5375238" in report and "7306062" in report
     assert "Synops p95" in report and "microjoules a frame" in report
 
 
+def test_a_running_camera_counts_its_start_and_the_restarted_protocol_does_not(network):
+    activity = activity_of([0, 7] + [0] * 6, [0] * 9, [0, 70] + [0] * 6)
+    geometry = layer_geometries(network)
+    running = exact_operations(geometry, activity, ENERGY)["layers"]
+    restarted = exact_operations(geometry, activity, ENERGY, starts_count=False)["layers"]
+    assert running["layer-1"]["events"] == (10_000 + 7 + 7) / 3 and restarted["layer-1"]["events"] == 7
+    assert running["layer-2"]["synops_worst"] == 10_000 and restarted["layer-2"]["synops_worst"] == 70
+    assert running["layer-2"]["synops_first"] == restarted["layer-2"]["synops_first"] == 10_000
+
+
 def test_percentile_worst_and_first_frame_by_hand(network):
     """Of 21 sequences of two frames: layer-1 sends 0, 1, ... 20 events in the second ones, 500 in the first."""
-    activity = Activity(
-        np.zeros((21, 2)), np.zeros((21, 2, 8), int), np.zeros((21, 2, 9), int), np.zeros((21, 2, 8), int)
-    )
+    is_start = np.array([True, False] * 21)
+    activity = Activity(np.zeros(42), *(np.zeros((42, layers), int) for layers in (8, 9, 8)), is_start)
     for counts in (activity.events, activity.positive):
-        counts[:, 0, 1], counts[:, 1, 1] = 500, np.arange(21)
-    activity.synops[:, 0, 1], activity.synops[:, 1, 1] = 5000, 10 * np.arange(21)
-    exact, published = (
-        count(layer_geometries(network), activity, ENERGY) for count in (exact_operations, published_operations)
-    )
+        counts[::2, 1], counts[1::2, 1] = 500, np.arange(21)
+    activity.synops[::2, 1], activity.synops[1::2, 1] = 5000, 10 * np.arange(21)
+    geometry = layer_geometries(network)
+    exact = exact_operations(geometry, activity, ENERGY, starts_count=False)
+    published = published_operations(geometry, activity, ENERGY)
     for comparison in (exact, published):
         sent = {name: comparison["layers"]["layer-1"][name] for name in EVENTS}
         assert sent == dict(zip(EVENTS, (10, 19, 20, 500), strict=True))

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from pilotnet_sdnn.commands import video as command
 from pilotnet_sdnn.dataset.split import Split, Stretch
-from pilotnet_sdnn.measure.operations import count_activity
+from pilotnet_sdnn.measure.activity import Counter
 from pilotnet_sdnn.sdnn.network import Network
 from pilotnet_sdnn.video.scenes import Moment, Scene, draw_wheels, tiled, watch
 
@@ -29,21 +29,21 @@ def test_running_camera_is_one_long_sequence(frames):
     """The state goes on from sequence to sequence: angles and counts are those of all frames run as one."""
     torch.manual_seed(2)
     network = Network(threshold=0.01).eval()
-    whole = count_activity(network, torch.from_numpy(frames)[None])
+    whole = Counter(network, "torch").stream([frames])
     moments = list(watch(network, [frames[:16], frames[16:32], frames[32:]], running=True))
-    assert [moment.synops for moment in moments] == whole.synops[0].sum(1).tolist()
-    assert np.array_equal(np.array([moment.angle for moment in moments], np.float32), whole.angles[0])
+    assert [moment.synops for moment in moments] == whole.synops.sum(1).tolist()
+    assert np.array_equal(np.array([moment.angle for moment in moments], np.float32), whole.angles)
     sent = np.array([[np.count_nonzero(signs) for signs in moment.events] for moment in moments])
-    assert np.array_equal(sent, whole.events[0, :, :4])
+    assert np.array_equal(sent, whole.events[:, :4])
 
 
 def test_without_it_every_sequence_starts_anew(frames):
     torch.manual_seed(2)
     network = Network(threshold=0.01).eval()
-    measured = count_activity(network, torch.from_numpy(frames[:32].reshape(2, 16, *frames.shape[1:])))
+    measured = Counter(network, "torch").sequences(frames[:32].reshape(2, 16, *frames.shape[1:]))
     moments = list(watch(network, [frames[:16], frames[16:32]], running=False))
-    assert [moment.synops for moment in moments] == measured.synops.sum(-1).ravel().tolist()
-    assert np.array_equal(np.array([moment.angle for moment in moments], np.float32), measured.angles.ravel())
+    assert [moment.synops for moment in moments] == measured.synops.sum(-1).tolist()
+    assert np.array_equal(np.array([moment.angle for moment in moments], np.float32), measured.angles)
 
 
 def test_maps_beside_each_other():

@@ -2,8 +2,8 @@
 
 import io
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -22,3 +22,13 @@ def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:
     if sys.stderr.isatty():
         return tqdm(iterable, dynamic_ncols=True, **options)
     return tqdm(iterable, file=_LogLines(), mininterval=10, ncols=100, ascii=True, **options)
+
+
+Chunk = TypeVar("Chunk", bound=Sized)
+
+
+def advancing(bar: tqdm, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """The chunks; the bar moves by the length of each once it has been used."""
+    for chunk in chunks:
+        yield chunk
+        bar.update(len(chunk))

@@ -1,5 +1,6 @@
 """The dataset that networks are trained and measured on: the frames of a drive, their labels and their split."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,11 @@ class Dataset(NamedTuple):
         """Stretches cut into S sequences: frames (S, length, 33, 100, 3), still in the file, and angles (S, length)."""
         videos = Sequences(self.drive.frames, cut(stretches, length), length)
         return videos, self.angles[videos.frame_numbers()].reshape(-1, length)
+
+    def chunks(self, stretch: Stretch, length: int) -> Iterator[np.ndarray]:
+        """The frames of a stretch, (length, 33, 100, 3) uint8 at a time; the last chunk has what is left."""
+        for first in range(stretch.start, stretch.stop, length):
+            yield self.drive.frames[first : min(first + length, stretch.stop)]
 
     def is_test(self) -> np.ndarray:
         """(N,) bool, the frames to test on."""

@@ -1,32 +1,33 @@
 """The exported network beside the trained one, on the same frames."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pilotnet_sdnn.dataset.sequences import Sequences
-from pilotnet_sdnn.loihi.fixed_point import ONE, Layer, State, encode, run
+from pilotnet_sdnn.loihi.fixed_point import ONE, IntegerLayer, State, encode, run
+from pilotnet_sdnn.measure.following import by_tenth
 from pilotnet_sdnn.measure.steering import steering_metrics
 from pilotnet_sdnn.progress import progress
 from pilotnet_sdnn.sdnn.lava import simulate_fixed_point
 from pilotnet_sdnn.sdnn.network import LAYERS
 
-BATCH = 8  # sequences at a time; the results do not depend on it
+Start = Callable[[list[IntegerLayer], int], list[State]]
 
 
 def netx_messages(network_file: Path, frames: np.ndarray) -> list[Tensor]:
-    """What every layer sends in lava's own simulation of a stretch of frames, about ten of them a second.
+    """What every layer sends in lava's own simulation of a stretch of frames, about 10 frames/s.
 
     Args:
         network_file: the exported network.
         frames: (1, T, 33, 100, 3) uint8.
 
     Returns:
-        messages as of `fixed_point.run`: layer n's answer to a frame comes n steps after it, and stands with it here.
+        messages like those of `fixed_point.run`: layer n answers a frame n steps later; here the answer stands with the
+        frame.
     """
     inputs = encode(frames)[0].permute(3, 2, 1, 0).numpy()
     count, latency = frames.shape[1], len(LAYERS) - 1
@@ -47,36 +48,45 @@ def first_difference(one: list[Tensor], other: list[Tensor]) -> str | None:
     return f"frame {first[0]} of the stretch, {first[1]}" if first else None
 
 
-def angles_and_events(messages: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted angles (S, T) in radians, and events (S, T, 8) of layer-0 to layer-7."""
-    events = [(sent != 0).flatten(2).sum(2) for sent in messages[:-1]]
-    return messages[-1].squeeze(2).numpy() / ONE, torch.stack(events, -1).numpy()
+def stream_angles(
+    network: list[IntegerLayer], chunks: Iterable[np.ndarray], start: Start, corrected: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run one stream through the integers, state carried from chunk to chunk.
+
+    Args:
+        network: from `read_network`.
+        chunks: (T, 33, 100, 3) uint8 each, of any T.
+        start: `start_state` or `zero_state`.
+        corrected: see `fixed_point.run`.
+
+    Returns:
+        Predicted angles (F,) in radians, and events (F, 8) of layer-0 to layer-7.
+    """
+    states, done = start(network, 1), []
+    for chunk in chunks:
+        messages, states = run(network, encode(chunk[None]), states, corrected)
+        sent = torch.stack([(message != 0).flatten(2).sum(2)[0] for message in messages[:-1]], -1)
+        done.append((messages[-1].flatten().numpy() / ONE, sent.numpy()))
+    angles, events = map(np.concatenate, zip(*done, strict=True))
+    return angles, events
 
 
-def agreement(labels: np.ndarray, floating: np.ndarray, fixed: np.ndarray) -> dict:
-    """How a fixed-point network steers beside the floating-point one, from angles (S, T) in radians.
+def agreement(labels: np.ndarray, floating: np.ndarray, fixed: np.ndarray, is_start: np.ndarray) -> dict:
+    """How a fixed-point network steers beside the floating-point one, from angles (F,) in radians.
 
-    `mse_ratio` is NaN where the floating-point network makes no error. `max_abs_difference` is in degrees of
-    the steering wheel.
+    `mse_ratio` is NaN where the floating-point network makes no error. Differences are in degrees of the steering
+    wheel; those of the first and last tenth of the streams show drift.
     """
     fixed_mse, float_mse = (steering_metrics(labels, angles)["mse"] for angles in (fixed, floating))
     difference = np.degrees(fixed - floating.astype(float))
+    tenths = np.sqrt(by_tenth(difference**2, is_start))
     return {
         "fixed_point_mse": fixed_mse,
         "float_mse": float_mse,
         "mse_ratio": fixed_mse / float_mse if float_mse else math.nan,
         "max_abs_difference": float(np.abs(difference).max()),
         "rms_difference_degrees": float(np.sqrt(np.mean(difference**2))),
+        "rms_difference_first_tenth": float(tenths[0]),
+        "rms_difference_last_tenth": float(tenths[-1]),
         "frames": labels.size,
     }
-
-
-def run_sequences(
-    network: list[Layer], videos: np.ndarray | Sequences, start: Callable[[list[Layer], int], list[State]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """`angles_and_events` of the fixed-point network in sequences (S, T, 33, 100, 3), each from the same state."""
-    starts = progress(range(0, len(videos), BATCH), desc="fixed point", unit="batch")
-    batches = (videos[i : i + BATCH] for i in starts)
-    done = [angles_and_events(run(network, encode(batch), start(network, len(batch)))[0]) for batch in batches]
-    angles, events = map(np.concatenate, zip(*done, strict=True))
-    return angles, events

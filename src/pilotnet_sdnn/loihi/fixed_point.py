@@ -38,7 +38,7 @@ class Synapses(NamedTuple):
     accumulate: Callable[[Tensor], Tensor]  # what the sums go through before they reach the neurons
 
 
-class Layer(NamedTuple):
+class IntegerLayer(NamedTuple):
     """One layer of sigma-delta neurons with the synapses that feed it."""
 
     shape: tuple[int, ...]  # of its neurons: (C, H, W) or (C,)
@@ -54,7 +54,7 @@ class State(NamedTuple):
     sent: Tensor  # activation at the last message
 
 
-def read_network(path: Path) -> list[Layer]:
+def read_network(path: Path) -> list[IntegerLayer]:
     """The layers of an exported network, the input first.
 
     Raises:
@@ -72,7 +72,7 @@ def _kind(group: h5py.Group) -> str:
     return np.ravel(group["type"][()])[0].decode()
 
 
-def _layer(group: h5py.Group) -> Layer:
+def _layer(group: h5py.Group) -> IntegerLayer:
     kind, neuron = _kind(group), group["neuron"]
     if kind not in ("input", "conv", "dense") or "delay" in group or neuron["type"][()] != b"SDNN":
         raise ValueError(f"{group.name}: expected an input, conv or dense layer of SDNN neurons without delays")
@@ -80,7 +80,7 @@ def _layer(group: h5py.Group) -> Layer:
     bias = torch.tensor(group["bias"][()] if "bias" in group else [0]).to(torch.int32) << INPUT_BITS
     threshold = None if "sigma_output" in neuron else int(neuron["vThMant"][()] * 2**INPUT_BITS)
     synapses = {"input": lambda _: None, "conv": _convolution, "dense": _dense}[kind](group)
-    return Layer(shape, synapses, bias.reshape(-1, *(1 for _ in shape[1:])), threshold)
+    return IntegerLayer(shape, synapses, bias.reshape(-1, *(1 for _ in shape[1:])), threshold)
 
 
 def _convolution(group: h5py.Group) -> Synapses:
@@ -147,12 +147,12 @@ def encode(frames: np.ndarray) -> Tensor:
     return torch.from_numpy(table[frames]).movedim(-1, 2)
 
 
-def zero_state(network: list[Layer], sequences: int) -> list[State]:
+def zero_state(network: list[IntegerLayer], sequences: int) -> list[State]:
     """Neurons that have received and sent nothing, with which the network in floating point starts a sequence."""
     return [State(*torch.zeros(2, sequences, *layer.shape, dtype=torch.int32)) for layer in network]
 
 
-def start_state(network: list[Layer], sequences: int) -> list[State]:
+def start_state(network: list[IntegerLayer], sequences: int) -> list[State]:
     """The state of the hardware when the first frame arrives.
 
     A message takes a time step to the next layer, so layer n has run n steps before the first frame
@@ -170,7 +170,7 @@ def start_state(network: list[Layer], sequences: int) -> list[State]:
 
 
 def run(
-    network: list[Layer], inputs: Tensor, states: list[State], corrected: bool = False
+    network: list[IntegerLayer], inputs: Tensor, states: list[State], corrected: bool = False
 ) -> tuple[list[Tensor], list[State]]:
     """Run S sequences of T frames from a state of the layers, and the state that they leave.
 
@@ -214,7 +214,7 @@ def _sums(synapses: Synapses, messages: Tensor) -> Tensor:
     return (_sums(synapses, messages >> bits) << bits) + _sums(synapses, messages & (2**bits - 1))
 
 
-def _fire(layer: Layer, arriving: Tensor, state: State, corrected: bool = False) -> tuple[Tensor, State]:
+def _fire(layer: IntegerLayer, arriving: Tensor, state: State, corrected: bool = False) -> tuple[Tensor, State]:
     """Take in what arrives, (S, T, ...), frame by frame, and send what has changed enough."""
     if layer.synapses is None:
         activation, last = arriving, state.sigma

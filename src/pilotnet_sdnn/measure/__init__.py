@@ -1,4 +1,5 @@
-"""What is counted and computed of a trained network: steering errors, events, synaptic operations, energy.
+"""What a network does on held-out road, counted: activity, steering, operations and their tables.
 
-Its functions return the numbers of metrics/ and the report in plots/operations.md; stages write them.
+Two protocols: as a running camera, where each held-out stretch is one stream and every frame counts, and restarted, the
+tutorial's, where every 16 frames start anew and their first one is not counted.
 """

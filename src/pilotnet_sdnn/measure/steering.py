@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pilotnet_sdnn.measure.operations import Activity, after_first_frame
+from pilotnet_sdnn.measure.activity import Activity
 from pilotnet_sdnn.sdnn.network import LAYERS
 
 
@@ -28,8 +28,8 @@ def steering_metrics(labels: np.ndarray, angles: np.ndarray) -> dict:
 
 
 def event_metrics(activity: Activity) -> dict:
-    """Events per frame in all and by layer, either sign, first frames of sequences left out."""
-    events = [*after_first_frame(activity.events).tolist(), 0.0]
+    """Events per frame in all and by layer, either sign."""
+    events = [*activity.events.mean(0).tolist(), 0.0]
     return {"events_per_frame": sum(events), "events": dict(zip(LAYERS, events, strict=True))}
 
 

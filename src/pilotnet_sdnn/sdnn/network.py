@@ -6,13 +6,11 @@ input, layer-1 to layer-4 convolve, layer-5 to layer-7 are dense, layer-8 decode
 """
 
 import io
-import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -162,26 +160,3 @@ def load_network(path: Path) -> Network:
         raise UserError(f"{path}: not a saved network ({type(error).__name__}); `dvc repro train` makes it") from None
     network.initialise_shapes()
     return network.eval()
-
-
-def export_hdf5(network: Network, path: Path) -> None:
-    """Write the network as netx loads it, for Loihi 2.
-
-    Exported is a copy that has run once: lava-dl writes the weights as last computed, which in a
-    network just loaded are not the loaded ones, and strips the weight normalisation of what it exports.
-    It cuts thresholds off to 1/64, although netx multiplies them by 2^12 before it makes an integer of them.
-    They are written in full here, as 64 times what they are: the first one in steps of 2^-18, the resolution of
-    the neurons' state, that no change in float32 tells from the trained one.
-    """
-    copy = Network()
-    copy.load_state_dict(network.state_dict())
-    copy.initialise_shapes()
-    with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
-        layer = file.create_group("layer")
-        blocks: list[Any] = list(copy.blocks)
-        for number, block in enumerate(blocks):
-            group = layer.create_group(str(number))
-            block.export_hdf5(group)
-            if block in copy.layers[:-1]:
-                del group["neuron/vThMant"]
-                group["neuron/vThMant"] = math.ceil(block.neuron.threshold.item() * 2**18) / 2**12

@@ -1,4 +1,4 @@
-"""Compare the operations of the sigma-delta network with those of an ordinary network of its shape."""
+"""Compare the operations of the sigma-delta network with those of the ANN baseline."""
 
 import json
 
@@ -6,8 +6,10 @@ import numpy as np
 
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv, write_metrics, write_text
-from pilotnet_sdnn.measure.operations import Activity, Energy, exact_operations, operations_report, published_operations
+from pilotnet_sdnn.measure.activity import Activity
+from pilotnet_sdnn.measure.operations import Energy, exact_operations, published_operations, without_layers
 from pilotnet_sdnn.measure.steering import steering_metrics
+from pilotnet_sdnn.measure.tables import operations_report
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import ACTIVITY, ANN_METRICS, NETWORK, OPERATIONS_METRICS, OPERATIONS_PLOT, OPERATIONS_TABLE
 from pilotnet_sdnn.sdnn.geometry import layer_geometries
@@ -19,21 +21,26 @@ def main() -> None:
     energy = Energy(params.energy_mac_pj, params.energy_add_pj)
     geometry = layer_geometries(load_network(NETWORK))
     stored = np.load(ACTIVITY)
-    activity = Activity(*(stored[name] for name in Activity._fields))
-    exact, published = (count(geometry, activity, energy) for count in (exact_operations, published_operations))
-    steering = steering_metrics(stored["labels"], activity.angles)
-    title = f"# Operations: {stored['origin']}"
-    accuracy = f"{steering['frames']} test frames, MSE {steering['mse']:.5f} sq. radians"
-    ann = json.loads(ANN_METRICS.read_text(encoding="utf-8"))
-    if ann:
-        accuracy += f" (ordinary network: {ann['ann_mse']:.5f})"
-    report = operations_report(geometry, exact, published, f"{title}\n\n{accuracy}")
+    running, restarted = (
+        Activity(*(stored[prefix + name] for name in Activity._fields)) for prefix in ("", "restarted_")
+    )
 
-    write_metrics(OPERATIONS_METRICS, {**exact, "as_published": published})
-    columns = ("events", "synops", "activations", "macs")
-    rows = [(name, *(counts[column] for column in columns)) for name, counts in exact["layers"].items()]
-    write_csv(OPERATIONS_PLOT, ("layer", *columns), rows)
+    stream = exact_operations(geometry, running, energy)
+    again = exact_operations(geometry, restarted, energy, starts_count=False)
+    published = published_operations(geometry, restarted, energy)
+    write_metrics(OPERATIONS_METRICS, {**stream, "restarted": without_layers(again), "as_published": published})
+
+    steering = steering_metrics(stored["labels"], running.angles)
+    accuracy = f"{steering['frames']} held-out frames, MSE {steering['mse']:.5f} sq. radians"
+    if ann := json.loads(ANN_METRICS.read_text(encoding="utf-8")):
+        accuracy += f" (ANN baseline: {ann['ann_mse']:.5f})"
+    title = f"# Operations: {stored['origin']}\n\n{accuracy}"
+    report = operations_report(geometry, stream, again, published, title)
     write_text(OPERATIONS_TABLE, report)
+
+    columns = ("events", "synops", "activations", "macs")
+    rows = [(name, *(counts[column] for column in columns)) for name, counts in stream["layers"].items()]
+    write_csv(OPERATIONS_PLOT, ("layer", *columns), rows)
     print(report)
 
 

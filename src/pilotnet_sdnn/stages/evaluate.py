@@ -1,18 +1,20 @@
-"""Measure the best network on the test sequences, and sum up its training."""
+"""Measure the best network on held-out road, as a running camera and restarted, and sum up its training."""
+
+import logging
 
 import numpy as np
 import torch
 
-from pilotnet_sdnn.dataset.dataset import open_dataset
-from pilotnet_sdnn.dataset.sequences import Sequences
-from pilotnet_sdnn.dataset.split import stretch_with_most
+from pilotnet_sdnn.dataset.dataset import Dataset, open_dataset
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import atomic_write, write_csv, write_metrics, write_text
-from pilotnet_sdnn.measure.operations import Activity, count_activity
+from pilotnet_sdnn.measure.activity import TUTORIAL_SEQUENCE, Activity, Counter, concatenated
+from pilotnet_sdnn.measure.following import by_tenth, following_metrics
 from pilotnet_sdnn.measure.steering import event_metrics, steering_metrics, training_metrics
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import (
     ACTIVITY,
+    DRIFT_PLOT,
     EVALUATION_METRICS,
     EVENTS_PLOT,
     FRAMES,
@@ -22,53 +24,77 @@ from pilotnet_sdnn.paths import (
     TRAINING_LOG,
     TRAINING_PLOT,
 )
-from pilotnet_sdnn.progress import progress
+from pilotnet_sdnn.progress import advancing, progress
+from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.network import load_network
 
-BATCH = 8  # sequences at a time; the results do not depend on it
-STRETCH = 600  # frames in the steering plot, 30 seconds of a 20 Hz camera
+CHUNK = 64  # frames at a time; the results do not depend on it
+SHOWN = 1200  # frames in the steering plot, a minute of a 20 Hz camera
 
 
 def main() -> None:
     params = load_params()
-    network = load_network(NETWORK)
+    torch.set_num_threads(params.threads)
     dataset = open_dataset(FRAMES, params.sequence, params.split)
-    drive = dataset.drive
+    counter = Counter(load_network(NETWORK), kernels.choose(params.kernels, torch.device("cpu")))
 
-    def measure(videos: Sequences, desc: str) -> Activity:
-        starts = progress(range(0, len(videos), BATCH), desc=desc, unit="batch")
-        counted = [count_activity(network, torch.from_numpy(videos[i : i + BATCH])) for i in starts]
-        return Activity(*map(np.concatenate, zip(*counted, strict=True)))
-
-    videos, labels = dataset.sequences(dataset.split.test, params.sequence)
-    activity = measure(videos, "test sequences")
+    # the held-out road, twice
+    running = run_streams(counter, dataset)
+    frames = np.concatenate([np.arange(*stretch) for stretch in dataset.split.test])
+    labels = dataset.angles[frames]
+    restarted, restarted_frames = run_restarted(counter, dataset)
     with atomic_write(ACTIVITY) as temporary, temporary.open("wb") as file:
-        np.savez(file, origin=drive.origin, starts=videos.starts, labels=labels, **activity._asdict())
+        parts = {"": running, "restarted_": restarted}
+        counts = {prefix + name: value for prefix, part in parts.items() for name, value in part._asdict().items()}
+        np.savez(file, origin=dataset.drive.origin, frames=frames, labels=labels, **counts)
 
-    steering, events = steering_metrics(labels, activity.angles), event_metrics(activity)
-    write_metrics(EVALUATION_METRICS, {**steering, **events})
+    # metrics
+    steering, events = steering_metrics(labels, running.angles), event_metrics(running)
+    again = steering_metrics(dataset.angles[restarted_frames], restarted.angles)
+    following = following_metrics(labels, running.angles, running.is_start, params.sequence)
+    write_metrics(EVALUATION_METRICS, {**steering, **events, "following": following, "restarted": again})
     write_metrics(TRAIN_METRICS, training_metrics(TRAINING_LOG))
+
+    # plots
     write_text(TRAINING_PLOT, TRAINING_LOG.read_text(encoding="utf-8"))
     write_csv(EVENTS_PLOT, ("layer", "events_per_frame"), events["events"].items())
-
-    is_test = dataset.is_test()
-    shown, shown_labels = dataset.sequences([stretch_with_most(is_test, drive.segments, STRETCH)], params.sequence)
-    predicted = measure(shown, "steering plot").angles
-    part = np.where(is_test[shown.frame_numbers()], "test", "train")
-    degrees = np.degrees([shown_labels.ravel(), predicted.ravel()]).round(2)
-    write_csv(
-        STEERING_PLOT,
-        ("frame", "label_degrees", "predicted_degrees", "part"),
-        zip(shown.frame_numbers(), *degrees, part, strict=True),
-    )
+    tenths = by_tenth((running.angles.astype(float) - labels) ** 2, running.is_start)
+    write_csv(DRIFT_PLOT, ("tenth", "mse"), enumerate(tenths.round(6), 1))
+    shown = longest_stream(running.is_start)[:SHOWN]
+    degrees = np.degrees([labels[shown], running.angles[shown]]).round(2)
+    write_csv(STEERING_PLOT, ("frame", "label_degrees", "predicted_degrees"), zip(frames[shown], *degrees, strict=True))
 
     print(
-        f"{drive.origin}: mse {steering['mse']:.5f} sq. radians, mae {steering['mae_degrees']:.2f} degrees, "
-        f"r2 {steering['r2']:.3f} on {steering['frames']} test frames; "
-        f"{events['events_per_frame']:.1f} events/frame"
+        f"{dataset.drive.origin}: {len(dataset.split.test)} held-out stretches, {len(frames)} frames\n"
+        f"as a running camera: mse {steering['mse']:.5f} sq. radians, mae {steering['mae_degrees']:.2f} degrees, "
+        f"r2 {steering['r2']:.3f}; {events['events_per_frame']:.1f} events/frame\n"
+        f"restarted every {TUTORIAL_SEQUENCE} frames: mse {again['mse']:.5f}; holding each answer for "
+        f"{params.sequence} frames: mse {following['held_mse']:.5f}"
     )
+
+
+def run_streams(counter: Counter, dataset: Dataset) -> Activity:
+    """Every held-out stretch as one stream."""
+    streams = dataset.split.test
+    with progress(total=sum(stop - start for start, stop in streams), desc="streams", unit="frame") as bar:
+        return concatenated([counter.stream(advancing(bar, dataset.chunks(stream, CHUNK))) for stream in streams])
+
+
+def run_restarted(counter: Counter, dataset: Dataset) -> tuple[Activity, np.ndarray]:
+    """The same road in the tutorial's sequences, and the numbers of their frames."""
+    videos, _ = dataset.sequences(dataset.split.test, TUTORIAL_SEQUENCE)
+    batch = CHUNK // TUTORIAL_SEQUENCE
+    starts = progress(range(0, len(videos), batch), desc="restarted", unit="batch")
+    return concatenated([counter.sequences(videos[start : start + batch]) for start in starts]), videos.frame_numbers()
+
+
+def longest_stream(is_start: np.ndarray) -> np.ndarray:
+    """The indices of the frames of the longest stream, the first of them where several are as long."""
+    streams = np.split(np.arange(len(is_start)), np.flatnonzero(is_start)[1:])
+    return max(streams, key=len)
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with exit_on_error():
         main()

@@ -1,8 +1,9 @@
 """Export the best network as HDF5 for Loihi 2."""
 
 from pilotnet_sdnn.errors import exit_on_error
+from pilotnet_sdnn.loihi.export import export_hdf5
 from pilotnet_sdnn.paths import EXPORTED_NETWORK, NETWORK
-from pilotnet_sdnn.sdnn.network import export_hdf5, load_network
+from pilotnet_sdnn.sdnn.network import load_network
 
 
 def main() -> None:

@@ -1,0 +1,71 @@
+"""Does a network follow the road, or answer once and hold still?
+
+A sigma-delta network that starts anew sends its first frame whole. One that then sends little has few events and, on
+short sequences, a small error. These figures tell it from one that follows.
+"""
+
+import numpy as np
+
+MAX_LAG = 40  # frames, two seconds at 20 Hz
+TENTHS = 10
+
+
+def place_in_stream(is_start: np.ndarray) -> np.ndarray:
+    """(F,) how many frames each one is after the start of its stream."""
+    frames = np.arange(len(is_start))
+    return frames - np.maximum.accumulate(np.where(is_start, frames, 0))
+
+
+def held(angles: np.ndarray, is_start: np.ndarray, hold: int) -> np.ndarray:
+    """(F,) angles of a driver who looks up only every `hold` frames, and holds still in between."""
+    return angles[np.arange(len(angles)) - place_in_stream(is_start) % hold]
+
+
+def lag(labels: np.ndarray, angles: np.ndarray, is_start: np.ndarray) -> int | None:
+    """By how many frames angles (F,) follow labels (F,) of the same streams: where they correlate best.
+
+    Negative where they come early; None where either does not vary.
+    """
+    stream = np.cumsum(is_start)
+
+    def correlation(shift: int) -> float:
+        later, earlier = (
+            slice(max(shift, 0), len(labels) + min(shift, 0)),
+            slice(max(-shift, 0), len(labels) - max(shift, 0)),
+        )
+        same = stream[later] == stream[earlier]
+        a, b = angles[later][same].astype(float), labels[earlier][same].astype(float)
+        if len(a) < 2 or a.std() == 0 or b.std() == 0:
+            return -np.inf
+        return float(np.corrcoef(a, b)[0, 1])
+
+    best = max(range(-MAX_LAG, MAX_LAG + 1), key=lambda shift: (correlation(shift), -abs(shift)))
+    return best if correlation(best) > -np.inf else None
+
+
+def by_tenth(errors: np.ndarray, is_start: np.ndarray) -> np.ndarray:
+    """(10,) mean of errors (F,) in each tenth of the streams, NaN where no frame falls into one: does it drift?"""
+    place, stream = place_in_stream(is_start), np.cumsum(is_start) - 1
+    tenth = place * TENTHS // np.bincount(stream)[stream]
+    frames = np.bincount(tenth, minlength=TENTHS)
+    sums = np.bincount(tenth, errors, minlength=TENTHS)
+    return np.divide(sums, frames, out=np.full(TENTHS, np.nan), where=frames > 0)
+
+
+def following_metrics(labels: np.ndarray, angles: np.ndarray, is_start: np.ndarray, hold: int) -> dict:
+    """What tells a network that follows from one that holds still, on streams of F frames.
+
+    `held_mse` (sq. radians) is that of holding each answer for `hold` frames: no better than the network's own means
+    that the rest of its answers add nothing. `prediction_spread_degrees` beside `label_spread_degrees`: standard
+    deviations. `lag_frames`: see `lag`. `first_tenth_mse` and `last_tenth_mse` of the streams: drift.
+    """
+    errors = (angles.astype(float) - labels) ** 2
+    tenths = by_tenth(errors, is_start)
+    return {
+        "held_mse": float(np.mean((held(angles, is_start, hold).astype(float) - labels) ** 2)),
+        "prediction_spread_degrees": float(np.degrees(angles.astype(float).std())),
+        "label_spread_degrees": float(np.degrees(labels.astype(float).std())),
+        "lag_frames": lag(labels, angles, is_start),
+        "first_tenth_mse": float(tenths[0]),
+        "last_tenth_mse": float(tenths[-1]),
+    }
