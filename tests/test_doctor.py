@@ -82,7 +82,7 @@ def test_outside_a_repository_it_is_one_line(tmp_path):
     assert done.returncode == 1 and done.stderr.startswith("error: this is no DVC repository")
 
 
-def test_killed_experiment_is_told_with_commands_and_mended_on_request(clone):
+def test_killed_experiment_is_reported_with_commands_and_repaired_on_request(clone):
     before = branch(clone)
     killed_experiment(clone, "lam=0.3", "epochs=7")
     (clone.path / "README.md").write_text("my own work\n")
@@ -332,7 +332,7 @@ def test_pipeline_in_a_folder_of_a_larger_repository(tmp_path):
     assert "- metrics/count.json: missing" in clone.run("sdnn-doctor", code=1)
 
 
-# The real thing: dvc is killed at an instant, and what it leaves is mended.
+# The real thing: dvc is killed at an instant, and what it leaves is repaired.
 
 
 @pytest.fixture(scope="module")

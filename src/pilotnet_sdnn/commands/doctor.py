@@ -53,24 +53,23 @@ def is_healthy(root: Path, fix: bool = False) -> bool:
         if finding.commands and (fix or _agreed()) and not repaired(root, finding):
             break  # what comes later would take away the evidence for this one
     left = [*orphans(root), *leftovers(root)] if found else []
-    also = list(cautions(root))
-    if found:
-        print(_verdict(len(left), fix))
-    else:
-        print(
-            "no killed dvc has left anything behind, but:"
-            if also
-            else "healthy: no killed dvc has left anything behind"
-        )
-    for caution in also:
-        print(f"- {printable(caution)}")
+    notes = list(cautions(root))
+    print(_verdict(found, left, notes, fix))
+    for note in notes:
+        print(f"- {printable(note)}")
     return not left
 
 
-def _verdict(left: int, fix: bool) -> str:
-    if left and not fix:
+def _verdict(found: bool, left: list[Finding], notes: list[str], fix: bool) -> str:
+    if left and not fix and any(finding.commands for finding in left):
         return "`sdnn-doctor --fix` runs these commands"
-    return f"not everything is repaired: {left} of these are left" if left else "everything is repaired"
+    if left:
+        return f"for you to decide: {len(left)} of these"
+    if found:
+        return "everything is repaired"
+    return (
+        "no killed dvc has left anything behind, but:" if notes else "healthy: no killed dvc has left anything behind"
+    )
 
 
 def repaired(root: Path, finding: Finding) -> bool:

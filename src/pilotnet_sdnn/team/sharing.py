@@ -75,7 +75,7 @@ def push(repo: Repo, remote: Remote) -> None:
     size = sum(here[entry.value] for entry in sent) / 1e6
     print(f"sent {len(sent)} of {len(shared)} objects, {size:.1f} MB, and the records of {records} stage runs")
     if damaged:
-        print(f"repaired {len(damaged)} objects that were damaged on the remote")
+        print(f"damaged objects repaired on the remote: {len(damaged)}")
 
 
 def pull(repo: Repo, remote: Remote) -> None:
@@ -105,19 +105,19 @@ def pull(repo: Repo, remote: Remote) -> None:
         print(printable(f"refused {path}: {reason}"))
     if arrivals.undeclared:
         print(
-            f"left {len(arrivals.undeclared)} records there whose stages are in no dvc.yaml that git has here; "
-            "if a colleague added them, `git fetch`, then pull again"
+            f"records left there: {len(arrivals.undeclared)}. Their stages are in no dvc.yaml that git has here; if a "
+            "colleague added them, `git fetch`, then pull again"
         )
     if failed:
         raise UserError(f"{len(failed)} objects could not be fetched; run the same command again")
     if refused:
-        more = f"; so are {len(refused) - 1} others" if len(refused) > 1 else ""
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise UserError(
             f"damaged there and not taken over: {next(iter(refused))}{more}; everything else was fetched. Delete it "
             "there, and `sdnn-share push` of a clone that has the run sends it again"
         )
     if missing:
-        print(f"{len(missing)} objects are neither here nor there: the stages that made them would run again")
+        print(f"objects neither here nor there: {len(missing)}. The stages that made them would run again")
     print(f"`dvc repro` and `dvc exp run` of {'the other' if missing else 'these'} runs execute nothing any more")
 
 
