@@ -22,7 +22,8 @@ from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.checkpoint import save_checkpoint
 from pilotnet_sdnn.sdnn.losses import event_rate_loss
 from pilotnet_sdnn.sdnn.network import Network
-from pilotnet_sdnn.sdnn.training import FlatRAdam, Training, train_epoch
+from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
+from pilotnet_sdnn.sdnn.training import Training, train_epoch
 
 ROUNDS = 15
 STEPS = 8

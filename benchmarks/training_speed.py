@@ -35,7 +35,7 @@ from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.ann import CONVOLUTIONS, ann_baseline, images
 from pilotnet_sdnn.sdnn.losses import event_rate_loss
 from pilotnet_sdnn.sdnn.network import Network, normalise
-from pilotnet_sdnn.sdnn.training import FlatRAdam
+from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
 
 BATCH, SEQUENCE = 8, 16
 NOTEBOOK_FRAMES, NOTEBOOK_EPOCHS = 45_406, 200

@@ -43,6 +43,13 @@ def _are_sources(value: Any) -> bool:
     return len(names) > 0 and all(isinstance(name, str) and name != "" for name in names)
 
 
+def _are_thresholds(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value] * 5
+    return len(values) == 5 and all(
+        type(number) in (int, float) and math.isfinite(number) and number > 0 for number in values
+    )
+
+
 def _are_columns(value: Any) -> bool:
     if not isinstance(value, dict) or set(value) != {"frame", "angle", "time"}:
         return False
@@ -71,9 +78,11 @@ class Params:
     seed: int = _integer(0)
     sequence: int = _integer(2)
     split: str = _one_of("random", "blocked")
+    pretrain_epochs: int = _integer(0)
     epochs: int = _integer(1)
     checkpoint_minutes: float = _positive()
     batch: int = _integer(1)
+    pretrain_lr: float = _positive()
     lr: float = _positive()
     weight_decay: float = _not_negative()
     lam: float = _not_negative()
@@ -85,7 +94,10 @@ class Params:
     shift: int = _integer(0)
     shift_degrees: float = _number("a number", lambda value: True)
     ann: bool = _allowed("true or false", lambda value: isinstance(value, bool))
-    threshold: float = _positive()
+    threshold: float | list[float] = _allowed(  # noqa: RUF009
+        "a number > 0, or a list of five for layer-0 to layer-4", _are_thresholds
+    )
+    dense_threshold: float = _not_negative()
     tau_grad: float = _positive()
     scale_grad: float = _positive()
     dropout: float = _number("a number >= 0 and < 1", lambda value: 0 <= value < 1)

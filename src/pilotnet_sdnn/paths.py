@@ -12,6 +12,7 @@ DRIVE = Path("data/raw/driving_dataset.zip")
 FRAMES = Path("data/frames.h5")
 ACTIVITY = Path("data/activity.npz")
 
+PRETRAINED = Path("models/pretrained.pt")
 NETWORK = Path("models/network.pt")
 TRAINING_LOG = Path("models/training.csv")
 ANN = Path("models/ann.pt")

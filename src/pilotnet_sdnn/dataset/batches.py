@@ -13,6 +13,8 @@ from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
 from pilotnet_sdnn.dataset.prefetch import prefetch
 from pilotnet_sdnn.dataset.sequences import Sequences
 
+FRAMES_PER_STEP = 128  # where networks train on single frames
+
 Change = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 

@@ -6,7 +6,7 @@ input, layer-1 to layer-4 convolve, layer-5 to layer-7 are dense, layer-8 decode
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from pilotnet_sdnn.files import atomic_write
 from pilotnet_sdnn.sdnn.lava import slayer
 
 LAYERS = tuple(f"layer-{i}" for i in range(9))
+NO_THRESHOLD = 2.0**-12  # the smallest message there is: every change is sent
 
 
 class NetworkOutput(NamedTuple):
@@ -40,15 +41,27 @@ class Network(torch.nn.Module):
 
     def __init__(
         self,
-        threshold: float = 0.1,
+        threshold: float | Sequence[float] = 0.1,
+        dense_threshold: float = 0.1,
         tau_grad: float = 0.5,
         scale_grad: float = 1.0,
         dropout: float = 0.2,
         weight_scale: float = 2.0,
     ) -> None:
+        """Args:
+        threshold: the initial change of activation that makes a neuron send, of layer-0 to layer-4 or of each of
+            them; learned, one per layer. Where it is 0, every change is sent, and nothing is learned.
+        dense_threshold: the same of layer-5 to layer-7.
+        tau_grad: width of the surrogate gradient of the threshold.
+        scale_grad: its height.
+        dropout: of the dense layers.
+        weight_scale: of the initial weights.
+        """
         super().__init__()
+        thresholds = [threshold] * 5 if isinstance(threshold, int | float) else list(threshold)
+        thresholds += [dense_threshold] * 3
         neuron = {
-            "threshold": threshold,  # the initial one: it is learned, one per layer
+            "threshold": NO_THRESHOLD,
             "tau_grad": tau_grad,
             "scale_grad": scale_grad,
             "requires_grad": True,
@@ -74,6 +87,9 @@ class Network(torch.nn.Module):
             block.Dense(normed(10, dropout=drop), 50, 10, **weights),
             block.Output(normed(1, dropout=drop), 10, 1, **weights),
         ])  # fmt: skip
+        for block, initial in zip(self.layers[:-1], thresholds, strict=True):
+            block.neuron.delta.threshold.data.fill_(initial or NO_THRESHOLD)
+        self.learns_threshold = [initial > 0 for initial in thresholds]
         self.initialise_shapes()
 
     @torch.no_grad()
@@ -97,8 +113,25 @@ class Network(torch.nn.Module):
 
     def trainable_parameters(self) -> list[torch.nn.Parameter]:
         """What training changes. Neurons have a bias that lava-dl does not use; the readout sends no events."""
-        unused = [block.neuron.bias for block in self.layers] + [self.layers[-1].neuron.delta.threshold]
-        return [p for p in self.parameters() if not any(p is other for other in unused)]
+        fixed = [block.neuron.bias for block in self.layers]
+        learns = [*self.learns_threshold, False]
+        fixed += [b.neuron.delta.threshold for b, learned in zip(self.layers, learns, strict=True) if not learned]
+        return [p for p in self.parameters() if not any(p is other for other in fixed)]
+
+    def start_from(self, pretrained: dict[str, Tensor]) -> None:
+        """Take over weights and batch-norm means, not thresholds; the means stay as they are from now on.
+
+        Means over the few sequences of a batch are noise that single frames did not have.
+
+        Args:
+            pretrained: the state_dict of a network of the same shape.
+        """
+        own = self.state_dict()
+        self.load_state_dict({name: own[name] if "threshold" in name else pretrained[name] for name in own})
+        self.initialise_shapes()
+        for block in self.layers:
+            if block.neuron.norm is not None:
+                block.neuron.norm.update = False
 
     def messages(self, frames: Tensor) -> Iterator[Tensor]:
         """What each layer puts out in turn: the events of layer-0 to layer-7, the angle of layer-8.
@@ -146,17 +179,30 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
         temporary.write_bytes(tensor_bytes(content))
 
 
+def read_tensors(path: Path, stage: str) -> dict[str, Tensor]:
+    """What `write_tensors` wrote.
+
+    Raises:
+        UserError: there is no such file, or it is damaged; the stage makes it.
+    """
+    check_present(path, stage)
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # what damaged bytes make torch's unpickler raise is any of a dozen
+        raise UserError(f"{path}: not a saved network ({type(error).__name__}); `dvc repro {stage}` makes it") from None
+
+
 def load_network(path: Path) -> Network:
     """The network saved at `path`, in evaluation mode.
 
     Raises:
         UserError: there is none, or it is of another network.
     """
-    check_present(path, "train")
     network = Network()
+    weights = read_tensors(path, "train")
     try:
-        network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
-    except Exception as error:  # what damaged bytes make torch's unpickler raise is any of a dozen
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
         raise UserError(f"{path}: not a saved network ({type(error).__name__}); `dvc repro train` makes it") from None
     network.initialise_shapes()
     return network.eval()

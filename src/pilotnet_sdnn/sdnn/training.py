@@ -12,15 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pilotnet_sdnn.dataset.batches import Batches
+from pilotnet_sdnn.dataset.dataset import Dataset
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.interrupts import StopRequest, stop_on_request
 from pilotnet_sdnn.progress import progress
+from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.checkpoint import load_checkpoint, save_checkpoint
 from pilotnet_sdnn.sdnn.lava import slayer
-from pilotnet_sdnn.sdnn.network import NetworkOutput
+from pilotnet_sdnn.sdnn.network import Network, NetworkOutput
 
+Batch = tuple[Tensor, Tensor]  # frames (N, T, 33, 100, 3) uint8, angles (N, T)
 Forward = Callable[[Tensor], NetworkOutput]
 Penalty = Callable[[Tensor], Tensor]
+
+CHUNK = 64  # frames of a stream at a time; changes no result
 
 
 @dataclass
@@ -29,16 +34,20 @@ class Statistics:
 
     squared_error: float = 0.0
     frames: int = 0
-    events: int = 0  # all layers', after the first frame of each sequence
-    event_frames: int = 0
+    events: int = 0  # of all layers
+    event_frames: int = 0  # in which they were counted
 
     def add(self, mse: float, output: NetworkOutput) -> None:
-        """Count one batch in."""
+        """Count a batch of sequences in; events in the first frame of a sequence do not count."""
         count, length = output.angles.shape
-        self.squared_error += mse * count * length
-        self.frames += count * length
-        self.events += int(output.events.sum())
-        self.event_frames += count * (length - 1)
+        self.add_frames(mse, count * length, int(output.events.sum()), count * (length - 1))
+
+    def add_frames(self, mse: float, frames: int, events: int, event_frames: int) -> None:
+        """Count frames in."""
+        self.squared_error += mse * frames
+        self.frames += frames
+        self.events += events
+        self.event_frames += event_frames
 
     @property
     def mse(self) -> float:
@@ -47,38 +56,13 @@ class Statistics:
 
     @property
     def events_per_frame(self) -> float:
-        """Events of all layers per frame, first frames of sequences left out."""
+        """Events of all layers per frame."""
         return self.events / self.event_frames if self.event_frames else 0.0
 
     def figures(self) -> dict[str, str]:
         """What the progress bar shows; the ANN baseline sends no events."""
         figures = {"mse": f"{self.mse:.5f}"}
         return {**figures, "events": f"{self.events_per_frame:.0f}"} if self.events else figures
-
-
-class FlatRAdam(torch.optim.RAdam):
-    """torch.optim.RAdam on parameters laid end to end: the same bits, without a dozen small kernels for each.
-
-    Every parameter must have a gradient at every step.
-    """
-
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float, weight_decay: float) -> None:
-        self.parameters = list(parameters)
-        self.flat = torch.nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in self.parameters]))
-        parts = self.flat.data.split([parameter.numel() for parameter in self.parameters])
-        for parameter, part in zip(self.parameters, parts, strict=True):
-            parameter.data = part.view_as(parameter)
-        super().__init__([self.flat], lr=lr, weight_decay=weight_decay)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients."""
-        for parameter in self.parameters:
-            parameter.grad = None
-
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Take one step."""
-        self.flat.grad = torch.cat([parameter.grad.flatten() for parameter in self.parameters])  # type: ignore[union-attr]
-        super().step()
 
 
 @dataclass
@@ -138,7 +122,7 @@ def fit(
     forward: Forward,
     penalty: Penalty,
     train: Callable[[int], Batches],
-    test: Batches,
+    measure: Callable[[], Statistics],
     epochs: int,
     checkpoint: Path,
     checkpoint_minutes: float,
@@ -154,7 +138,7 @@ def fit(
         forward: the network's output for frames (N, T, 33, 100, 3).
         penalty: what is added to the MSE, from the rates of `NetworkOutput`.
         train: the batches of an epoch, counted from 0.
-        test: the batches that choose the best epoch.
+        measure: what chooses the best epoch.
         epochs: how many there are.
         checkpoint: the file of the state.
         checkpoint_minutes: the longest time that a killed run loses.
@@ -165,7 +149,7 @@ def fit(
         KeyboardInterrupt: the run was asked to stop.
     """
     initial_lr = training.optimizer.defaults["lr"]
-    steps = len(train(0)) + len(test)
+    steps = len(train(0))
     if state := load_checkpoint(checkpoint):
         training.load_state_dict(state)
         at = f"at epoch {training.epoch + 1}, step {training.step + 1}," if training.epoch < epochs else "at its end"
@@ -187,8 +171,7 @@ def fit(
             for group in training.optimizer.param_groups:
                 group["lr"] = lr
             train_epoch(training, train(training.epoch).after(training.step), forward, penalty, after_step)
-            measured = measure_epoch(training.network, test, forward, after_step)
-            bar.write(training.end_epoch(lr, measured))
+            bar.write(training.end_epoch(lr, measure()))
             saver.save()
             on_epoch(training)
 
@@ -218,7 +201,7 @@ class StateSaver:
 
 
 def train_epoch(
-    training: Training, data: Iterable, forward: Forward, penalty: Penalty, on_step: Callable[[Statistics], None]
+    training: Training, data: Iterable[Batch], forward: Forward, penalty: Penalty, on_step: Callable[[Statistics], None]
 ) -> None:
     """Take one optimizer step per batch on the MSE plus the penalty on the layers' rates.
 
@@ -246,16 +229,28 @@ def train_epoch(
 
 
 @torch.no_grad()
-def measure_epoch(
-    network: torch.nn.Module, data: Iterable, forward: Forward, on_step: Callable[[Statistics], None]
-) -> Statistics:
-    """MSE and events of the network in evaluation mode."""
+def measure_batches(network: torch.nn.Module, forward: Forward, data: Iterable[Batch]) -> Statistics:
+    """MSE and events of the network in evaluation mode, over sequences that start anew."""
     network.eval()
     statistics = Statistics()
     for frames, angles in data:
         output = forward(frames)
         statistics.add(F.mse_loss(output.angles, angles).item(), output)
-        on_step(statistics)
+    return statistics
+
+
+@torch.no_grad()
+def measure_streams(network: Network, kernel: str, dataset: Dataset, device: torch.device) -> Statistics:
+    """MSE and events of the network on held-out road: each stretch is one stream, and every frame of it counts."""
+    network.eval()
+    statistics = Statistics()
+    for stretch in dataset.split.test:
+        state, angles = None, torch.from_numpy(dataset.angles[stretch.start : stretch.stop]).to(device).split(CHUNK)
+        for frames, labels in zip(dataset.chunks(stretch, CHUNK), angles, strict=True):
+            output, messages, state = kernels.stream(network, torch.from_numpy(frames)[None].to(device), kernel, state)
+            events = sum(int(message.count_nonzero()) for message in messages)
+            mse = F.mse_loss(output.angles[0], labels).item()
+            statistics.add_frames(mse, len(frames), events, len(frames))
     return statistics
 
 

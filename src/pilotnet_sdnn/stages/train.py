@@ -1,4 +1,4 @@
-"""Train the sigma-delta network and keep the best one of the run."""
+"""Train the sigma-delta network on sequences and keep the best one of the run."""
 
 import logging
 from functools import partial
@@ -12,13 +12,14 @@ from pilotnet_sdnn.dataset.dataset import open_dataset
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv
 from pilotnet_sdnn.params import load_params
-from pilotnet_sdnn.paths import FRAMES, NETWORK, TRAINING_LOG
+from pilotnet_sdnn.paths import FRAMES, NETWORK, PRETRAINED, TRAINING_LOG
 from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.checkpoint import checkpoint_path, only_trainer
 from pilotnet_sdnn.sdnn.geometry import layer_geometries
 from pilotnet_sdnn.sdnn.losses import event_rate_loss, synops_loss
-from pilotnet_sdnn.sdnn.network import LAYERS, Network, write_tensors
-from pilotnet_sdnn.sdnn.training import FlatRAdam, Training, fit
+from pilotnet_sdnn.sdnn.network import LAYERS, Network, read_tensors, write_tensors
+from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
+from pilotnet_sdnn.sdnn.training import Training, fit, measure_batches, measure_streams
 
 LOG_COLUMNS = ("epoch", "lr", "train_mse", "test_mse", "train_events", "test_events", *LAYERS[1:])
 
@@ -31,42 +32,59 @@ def main() -> None:
 
     # data
     dataset = open_dataset(FRAMES, params.sequence, params.split)
-    augmentation = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
     train, test = (batches(*dataset.sequences(part, params.sequence), params.batch, device) for part in dataset.split)
+    augmentation = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
     print(
-        f"{dataset.drive.origin}: {len(train.order)} training and {len(test.order)} test sequences of "
-        f"{params.sequence} frames"
+        f"{dataset.drive.origin}: {len(train.order)} training sequences of {params.sequence} frames, "
+        f"{len(dataset.split.test)} held-out stretches"
     )
 
     # network
     network = Network(
         threshold=params.threshold,
+        dense_threshold=params.dense_threshold,
         tau_grad=params.tau_grad,
         scale_grad=params.scale_grad,
         dropout=params.dropout,
         weight_scale=params.weight_scale,
     ).to(device)
-    chosen = kernels.choose(params.kernels, device)
-    forward = partial(kernels.run, network, kernels=chosen)
+    if pretrained := read_tensors(PRETRAINED, "pretrain"):
+        network.start_from(pretrained)
+    kernel = kernels.choose(params.kernels, device)
+    forward = partial(kernels.run, network, kernels=kernel)
 
     # loss
     macs = torch.tensor([float(layer.macs) for layer in layer_geometries(network)[1:]], device=device)
+    macs *= torch.tensor(network.learns_threshold, device=device)
 
     def penalty(rates: torch.Tensor) -> torch.Tensor:
         if params.event_loss == "published":
             return params.lam * event_rate_loss(rates, params.max_rate)
         return params.lam * synops_loss(rates, network.thresholds, macs)
 
+    # what chooses the best epoch: held-out road as a camera sees it, or sequences that start anew as published
+    if params.split == "random":
+        measure = partial(measure_batches, network, forward, test)
+    else:
+        measure = partial(measure_streams, network, kernel, dataset, device)
+
     # loop
     optimizer = FlatRAdam(network.trainable_parameters(), lr=params.lr, weight_decay=params.weight_decay)
     training = Training(network, optimizer)
     versions = {name: version(name) for name in ("torch", "lava-dl")}
-    checkpoint = checkpoint_path("train", {**versions, "device": device.type, "kernels": chosen})
+    checkpoint = checkpoint_path("train", {**versions, "device": device.type, "kernels": kernel})
     with only_trainer(checkpoint):
         fit(
-            training, forward, penalty, partial(training_batches, train, augmentation, params.seed), test,
-            params.epochs, checkpoint, params.checkpoint_minutes, on_epoch=write_outputs,
-        )  # fmt: skip
+            training,
+            forward,
+            penalty,
+            train=partial(training_batches, train, augmentation, params.seed),
+            measure=measure,
+            epochs=params.epochs,
+            checkpoint=checkpoint,
+            checkpoint_minutes=params.checkpoint_minutes,
+            on_epoch=write_outputs,
+        )
         write_outputs(training)
     print(f"{NETWORK}: test mse {training.best_mse:.5f} sq. radians; curves in {TRAINING_LOG}")
 

@@ -1,4 +1,7 @@
-"""Train the ANN baseline on the same data and keep the best one: what sparsity costs in accuracy."""
+"""Train the ANN baseline on the same road and keep the best one: what sparsity costs in accuracy.
+
+It sees as many epochs as the sigma-delta network in its two trainings, all of them of shuffled single frames.
+"""
 
 from functools import partial
 from importlib.metadata import version
@@ -7,7 +10,7 @@ import numpy as np
 import torch
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation
-from pilotnet_sdnn.dataset.batches import Batches, batches, training_batches
+from pilotnet_sdnn.dataset.batches import FRAMES_PER_STEP, Batches, batches, training_batches
 from pilotnet_sdnn.dataset.dataset import open_dataset
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_metrics
@@ -16,8 +19,10 @@ from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import ANN, ANN_METRICS, FRAMES
 from pilotnet_sdnn.sdnn.ann import ann_baseline, predict
 from pilotnet_sdnn.sdnn.checkpoint import checkpoint_path, only_trainer
+from pilotnet_sdnn.sdnn.losses import no_penalty
 from pilotnet_sdnn.sdnn.network import write_tensors
-from pilotnet_sdnn.sdnn.training import FlatRAdam, Training, fit
+from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
+from pilotnet_sdnn.sdnn.training import Training, fit, measure_batches
 
 
 def main() -> None:
@@ -31,31 +36,35 @@ def main() -> None:
     torch.set_num_threads(params.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    # data
+    # data: sequences of one frame
     dataset = open_dataset(FRAMES, params.sequence, params.split)
+    train, test = (batches(*dataset.sequences(part, 1), FRAMES_PER_STEP, device) for part in dataset.split)
     augmentation = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
-    train, test = (batches(*dataset.sequences(part, params.sequence), params.batch, device) for part in dataset.split)
-    epoch = partial(training_batches, train, augmentation, params.seed)
 
     # network
     network = ann_baseline(params.dropout).to(device)
     forward = partial(predict, network)
 
     # loop
-    training = Training(network, FlatRAdam(network.parameters(), lr=params.lr, weight_decay=params.weight_decay))
+    optimizer = FlatRAdam(network.parameters(), lr=params.pretrain_lr, weight_decay=params.weight_decay)
+    training = Training(network, optimizer)
     checkpoint = checkpoint_path("train_ann", {"torch": version("torch"), "device": device.type})
     with only_trainer(checkpoint):
-        fit(training, forward, no_penalty, epoch, test, params.epochs, checkpoint, params.checkpoint_minutes)
+        fit(
+            training,
+            forward,
+            no_penalty,
+            train=partial(training_batches, train, augmentation, params.seed),
+            measure=partial(measure_batches, network, forward, test),
+            epochs=params.pretrain_epochs + params.epochs,
+            checkpoint=checkpoint,
+            checkpoint_minutes=params.checkpoint_minutes,
+        )
         network.load_state_dict(training.best_weights)
         steering = steering_metrics(test.angles, predictions(network, test))
         write_tensors(ANN, training.best_weights)
         write_metrics(ANN_METRICS, {f"ann_{name}": steering[name] for name in ("mse", "mae_degrees", "r2")})
     print(f"{dataset.drive.origin}: ANN baseline, mse {steering['mse']:.5f} sq. radians, r2 {steering['r2']:.3f}")
-
-
-def no_penalty(rates: torch.Tensor) -> torch.Tensor:
-    """The ANN baseline sends no events."""
-    return rates.new_zeros(())
 
 
 @torch.no_grad()
