@@ -88,6 +88,7 @@ class Params:
     lam: float = _not_negative()
     event_loss: str = _one_of("synops", "published")
     max_rate: float = _not_negative()
+    sparsity: float = _not_negative()
     mirror: float = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
     brightness: float = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
     contrast: float = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)

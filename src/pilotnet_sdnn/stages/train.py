@@ -12,7 +12,7 @@ from pilotnet_sdnn.dataset.dataset import open_dataset
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv
 from pilotnet_sdnn.params import load_params
-from pilotnet_sdnn.paths import FRAMES, NETWORK, PRETRAINED, TRAINING_LOG
+from pilotnet_sdnn.paths import FRAMES, PRETRAINED, TRAINED, TRAINING_LOG
 from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.checkpoint import checkpoint_path, only_trainer
 from pilotnet_sdnn.sdnn.geometry import layer_geometries
@@ -86,11 +86,11 @@ def main() -> None:
             on_epoch=write_outputs,
         )
         write_outputs(training)
-    print(f"{NETWORK}: test mse {training.best_mse:.5f} sq. radians; curves in {TRAINING_LOG}")
+    print(f"{TRAINED}: test mse {training.best_mse:.5f} sq. radians; curves in {TRAINING_LOG}")
 
 
 def write_outputs(training: Training) -> None:
-    write_tensors(NETWORK, training.best_weights)
+    write_tensors(TRAINED, training.best_weights)
     write_csv(TRAINING_LOG, LOG_COLUMNS, training.log)
 
 
