@@ -32,6 +32,11 @@ def test_without_movement_there_is_no_lag():
     assert lag(np.arange(50.0), np.zeros(50), starts(50)) is None
 
 
+def test_lag_of_streams_shorter_than_the_longest_lag():
+    labels = np.random.default_rng(1).normal(size=12).cumsum()
+    assert lag(labels, labels, starts(7, 5)) == 0
+
+
 def test_error_in_each_tenth_of_the_streams():
     """The error grows by one each tenth, in a stream of 20 frames and in one of 10."""
     errors = np.concatenate([np.repeat(np.arange(10.0), 2), np.arange(10.0)])

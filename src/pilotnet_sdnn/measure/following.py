@@ -29,13 +29,10 @@ def lag(labels: np.ndarray, angles: np.ndarray, is_start: np.ndarray) -> int | N
     stream = np.cumsum(is_start)
 
     def correlation(shift: int) -> float:
-        later, earlier = (
-            slice(max(shift, 0), len(labels) + min(shift, 0)),
-            slice(max(-shift, 0), len(labels) - max(shift, 0)),
-        )
-        same = stream[later] == stream[earlier]
-        a, b = angles[later][same].astype(float), labels[earlier][same].astype(float)
-        if len(a) < 2 or a.std() == 0 or b.std() == 0:
+        later = np.arange(max(shift, 0), len(labels) + min(shift, 0))
+        later = later[stream[later] == stream[later - shift]]
+        a, b = angles[later].astype(float), labels[later - shift].astype(float)
+        if len(a) < max(2, len(labels) / 2) or a.std() == 0 or b.std() == 0:  # of few pairs it says nothing
             return -np.inf
         return float(np.corrcoef(a, b)[0, 1])
 
