@@ -158,12 +158,12 @@ def test_another_drive_is_not_mixed_in(sweep):
 
 
 @pytest.mark.parametrize("value", ["null", "NaN", '"none"'])
-def test_a_diverged_run_is_left_out(sweep, value):
+def test_a_diverged_run_is_skipped(sweep, value):
     file = sweep.path / "metrics/evaluation.json"
     file.write_text(f'{{"mse": {value}, "frames": 32}}')
-    _, left_out = read_runs(sweep.path)
+    _, skipped = read_runs(sweep.path)
     sweep.run("git", "checkout", "metrics")
-    assert ("workspace", "without metrics") in left_out
+    assert ("workspace", "without metrics") in skipped
 
 
 def test_nothing_to_draw(tmp_path):

@@ -15,7 +15,7 @@ from PIL import Image
 from pilotnet_sdnn.commands.report import main, write_report
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.team.charts import Chart, changed_charts
-from pilotnet_sdnn.team.limits import Change, Limit, Limits, load_limits
+from pilotnet_sdnn.team.limits import Limit, Limits, MetricChange, load_limits
 from pilotnet_sdnn.team.revisions import merge_base, stale_stages
 
 EVALUATION = Path("metrics/evaluation.json")
@@ -192,20 +192,20 @@ def test_pictures_of_an_older_report_go_when_the_new_one_is_written(tmp_path, mo
 @pytest.mark.parametrize(
     ("form", "value", "percent", "change", "holds"),
     [
-        ("rise", 3, True, Change(1.0, 1.03), True),
-        ("rise", 3, True, Change(1.0, 1.031), False),
-        ("rise", 3, True, Change(1.0, 0.1), True),
-        ("rise", 3, True, Change(-1.0, -0.9), False),
-        ("rise", 3, True, Change(0.0, 0.1), False),
-        ("rise", 3, True, Change(0.0, 0.0), True),
-        ("rise", 3, True, Change(None, 1.0), False),
-        ("rise", 3, True, Change(1.0, None), False),
-        ("rise", 0.5, False, Change(1.0, 1.5), True),
-        ("fall", 0.5, False, Change(1.0, 0.4), False),
-        ("fall", 5, True, Change(1.0, 0.96), True),
-        ("max", 2, False, Change(None, 2.0), True),
-        ("max", 2, False, Change(1.0, None), False),
-        ("min", 2, False, Change(9.0, 1.9), False),
+        ("rise", 3, True, MetricChange(1.0, 1.03), True),
+        ("rise", 3, True, MetricChange(1.0, 1.031), False),
+        ("rise", 3, True, MetricChange(1.0, 0.1), True),
+        ("rise", 3, True, MetricChange(-1.0, -0.9), False),
+        ("rise", 3, True, MetricChange(0.0, 0.1), False),
+        ("rise", 3, True, MetricChange(0.0, 0.0), True),
+        ("rise", 3, True, MetricChange(None, 1.0), False),
+        ("rise", 3, True, MetricChange(1.0, None), False),
+        ("rise", 0.5, False, MetricChange(1.0, 1.5), True),
+        ("fall", 0.5, False, MetricChange(1.0, 0.4), False),
+        ("fall", 5, True, MetricChange(1.0, 0.96), True),
+        ("max", 2, False, MetricChange(None, 2.0), True),
+        ("max", 2, False, MetricChange(1.0, None), False),
+        ("min", 2, False, MetricChange(9.0, 1.9), False),
     ],
 )
 def test_a_limit_holds(form, value, percent, change, holds):
@@ -237,4 +237,4 @@ def test_mistakes_in_the_limits_are_named(tmp_path, text, expected):
 def test_a_limit_of_an_unknown_metric_is_an_error():
     limits = Limits({}, {}, [Limit("mze", "rise", 3, True)])
     with pytest.raises(UserError, match=r"limits.yaml: gate: no metric 'mze'; did you mean 'mse'\?"):
-        limits.check_metrics({"mse": Change(1, 1)})
+        limits.check_metrics({"mse": MetricChange(1, 1)})

@@ -89,7 +89,7 @@ def test_the_report_is_posted_once_and_then_renewed(post):
     call, comment = post("# What changes\n\n| metric | base |\n| --- | --- |\n")
     assert call == "api --method POST repos/team/repo/issues/7/comments -F body=@comment.md --silent\n"
     assert comment.startswith("<!-- sdnn-report -->\n") and COMMIT in comment
-    assert comment.endswith("# What changes\n\n| metric | base |\n| --- | --- |\n")
+    assert "\n\n    # What changes\n    \n    | metric | base |\n    | --- | --- |\n" in comment
 
     ours = {"id": 5, "user": {"login": "github-actions[bot]"}, "body": comment}
     others = {"id": 4, "user": {"login": "stranger"}, "body": comment}
@@ -99,15 +99,26 @@ def test_the_report_is_posted_once_and_then_renewed(post):
 
 
 def test_what_a_stranger_writes_into_a_report_is_inert(post):
-    _, comment = post(
-        "## Plots\n\n![x](report/x.png)\n\n<details><summary>2 more</summary>\n\n<img src=//evil.example/a.png>\n\n"
-        "</details>\n[click](https://evil.example) ![y](//evil.example/y.png)\n@team/all fixes #12 www.evil.example\n"
-        "[a]: //evil.example\n"
+    """All of it is an indented block of code, whatever it is."""
+    report = (
+        "## Gate: passed\n\n![x](report/x.png)\n<img src=//evil.example/a.png>\n```\n</details>\n"
+        "[click](https://evil.example)\n@team/all fixes #12, GH-1, &#x40;team, www.evil.example\n"
+        "\r\x1b[2J\u202e\u2028x\n"
     )
-    _, body = comment.split(")." + "\n\n")
-    assert "<details><summary>2 more</summary>" in body and "## Plots" in body
-    for live in ("<img", "](", "]:", "://", "@team", "#12", "www.evil", "x.png"):
-        assert live not in body
+    _, comment = post(report)
+    _, body = comment.split(").\n\n")
+    assert all(line.startswith("    ") for line in body.split("\n") if line)
+    assert "    ## Gate: passed\n" in body and "    @team/all fixes #12" in body
+    assert not any(mark in body for mark in "\r\x1b\u202e\u2028")
+
+
+@pytest.mark.parametrize("tail", [b"\xe2\x82", b"\xff\xfe", "€".encode() * 50_000])
+def test_a_report_that_ends_inside_a_character_is_posted(post, tail):
+    (post.folder / "made").mkdir()
+    (post.folder / "made/report.md").write_bytes(b"# What changes\n" + tail)
+    call, comment = post()
+    assert call and "    # What changes\n" in comment
+    assert len(comment) < 65_536  # what GitHub takes
 
 
 def test_nothing_is_posted_without_a_report_or_for_an_older_commit(post):

@@ -1,6 +1,7 @@
 """Report user-fixable errors in one line, without a traceback."""
 
 import re
+import reprlib
 import signal
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,18 @@ class UserError(Exception):
 def printable(text: str) -> str:
     """Escape what a terminal obeys instead of showing it: control characters, line ends, marks of direction."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+
+
+def shown(value: object) -> str:
+    """What was found in a file, as a message shows it: short and in one line, however large the value is."""
+    try:
+        return printable(_short.repr(value))
+    except ValueError:  # a whole number of more digits than Python prints
+        return f"a {type(value).__name__} of many digits"
 
 
 def without_password(text: str) -> str:

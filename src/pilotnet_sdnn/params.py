@@ -9,8 +9,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent
 
-from pilotnet_sdnn.errors import UserError, one_line, without_password
+from pilotnet_sdnn.errors import UserError, one_line, shown, without_password
 from pilotnet_sdnn.paths import PARAMS
 
 
@@ -145,13 +146,13 @@ def load_params(path: Path = PARAMS) -> Params:
     known = {parameter.name: parameter for parameter in fields(Params)}
     for name in values:
         if name not in known:
-            raise UserError(f"{path}: unknown parameter {name!r}; {suggestion(str(name), list(known))}")
+            raise UserError(f"{path}: unknown parameter {shown(name)}; {suggestion(str(name), list(known))}")
     for name, parameter in known.items():
         expected = parameter.metadata["expected"]
         if name not in values:
             raise UserError(f"{path}: missing parameter {name!r}; add it as {expected}")
         if not parameter.metadata["allows"](values[name]):
-            raise UserError(f"{path}: {name}: expected {expected}, found {values[name]!r}")
+            raise UserError(f"{path}: {name}: expected {expected}, found {shown(values[name])}")
     return Params(**values)
 
 
@@ -162,10 +163,28 @@ def read_mapping(path: Path) -> dict:
         UserError: the file cannot be read, or is not of this form.
     """
     try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return parse_mapping(path, path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run from the root of the repository") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not valid YAML: {one_line(error)}") from None
+
+
+def parse_mapping(path: Path, text: str) -> dict:
+    """The `name: value` lines of a file of YAML 1.2, given as text.
+
+    Aliases are refused: a few hundred bytes of them can stand for gigabytes.
+
+    Raises:
+        UserError: the text is not of this form.
+    """
+    try:
+        if "*" in text and any(isinstance(event, AliasEvent) for event in YAML(pure=True).parse(text)):
+            raise UserError(f"{path}: YAML aliases (*name) are not allowed; write the values out")
+        values = YAML(typ="safe", pure=True).load(text)
+    except RecursionError:
+        raise UserError(f"{path}: not valid YAML: nested too deeply") from None
+    except (YAMLError, ValueError) as error:  # ValueError: a number that Python does not read, such as 2026-99-99
         raise UserError(f"{path}: not valid YAML: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected 'name: value' lines, found {type(values).__name__}")
@@ -174,5 +193,5 @@ def read_mapping(path: Path) -> dict:
 
 def suggestion(name: str, known: list[str]) -> str:
     """What somebody may have meant by an unknown name."""
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name[:80], known, n=1)
     return f"did you mean {close[0]!r}?" if close else "known are " + ", ".join(known)

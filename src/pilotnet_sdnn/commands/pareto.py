@@ -1,6 +1,7 @@
 """Draw the accuracy of every run that DVC knows against its operations, and the front of the best: sdnn-pareto"""
 
 import argparse
+import os
 import textwrap
 from pathlib import Path
 
@@ -8,20 +9,24 @@ import numpy as np
 
 from pilotnet_sdnn.errors import UserError, exit_on_error
 from pilotnet_sdnn.files import write_csv
-from pilotnet_sdnn.team.experiments import LeftOut, Run, read_runs
+from pilotnet_sdnn.team.experiments import Run, SkippedRun, distinct, read_runs
 from pilotnet_sdnn.team.pareto import comparable, differing, draw, labels, on_front, save, title
+from pilotnet_sdnn.team.repository import enter_root
 
 QUEUE = "uv run dvc exp run --queue -S 'lam=0.01,0.05' -S 'threshold=0.05,0.1', then uv run dvc queue start"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="sdnn-pareto", description=__doc__.partition(":")[0])
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("pareto"), help="for the picture and the table")
-    folder = parser.parse_args().folder
+    parser.add_argument("folder", nargs="?", type=Path, help="for the picture and the table; pareto in the repository")
+    given = parser.parse_args().folder
     with exit_on_error():
-        runs, left_out = read_runs()
+        before = enter_root()
+        folder = Path(os.path.relpath(before / given)) if given else Path("pareto")
+        runs, skipped = read_runs()
+        runs = distinct(runs)
         if not runs:
-            raise UserError(f"no finished runs{_listed(left_out)}; make some: {QUEUE}")
+            raise UserError(f"no finished runs{_listed(skipped)}; make some: {QUEUE}")
         drawn, alone = _panels(comparable(runs))
         notes = [f"not drawn, on other test frames: {run.name} ({title([run])})" for run in alone]
         save(figure := draw(drawn, "\n".join(notes)), folder / "pareto.svg")
@@ -30,8 +35,8 @@ def main() -> None:
 
         for group in drawn:
             print(_front_table(group))
-        if left_out:
-            notes.append(f"left out{_listed(left_out)}")
+        if skipped:
+            notes.append(f"skipped{_listed(skipped)}")
         for line in (*notes, f"{folder}: pareto.svg, pareto.png, and all runs in pareto.csv"):
             print(_wrapped(line))
 
@@ -42,10 +47,10 @@ def _panels(groups: list[list[Run]]) -> tuple[list[list[Run]], list[Run]]:
     return drawn, [group[0] for group in groups[len(drawn) :]]
 
 
-def _listed(left_out: list[LeftOut]) -> str:
-    reasons = dict.fromkeys(run.reason for run in left_out)
-    parts = (f"{reason}: {', '.join(run.name for run in left_out if run.reason == reason)}" for reason in reasons)
-    return f" ({'; '.join(parts)})" if left_out else ""
+def _listed(skipped: list[SkippedRun]) -> str:
+    reasons = dict.fromkeys(run.reason for run in skipped)
+    parts = (f"{reason}: {', '.join(run.name for run in skipped if run.reason == reason)}" for reason in reasons)
+    return f" ({'; '.join(parts)})" if skipped else ""
 
 
 def _wrapped(line: str) -> str:
@@ -65,7 +70,7 @@ def _front_table(runs: list[Run]) -> str:
         row = f"{run.synops:10.0f}  {sparsity:>8}  {run.mse:7.5f}  {named}"
         lines.append(textwrap.fill(row, 80, subsequent_indent=31 * " "))
     if anns := [run.ann_mse for run in runs if run.ann_mse is not None]:
-        lines.append(f"{runs[0].macs:10.0f}  {'1.0x':>8}  {min(anns):7.5f}  ordinary network")
+        lines.append(f"{runs[0].macs:10.0f}  {'1.0x':>8}  {min(anns):7.5f}  ANN baseline")
     return "\n".join(lines) + "\n"
 
 

@@ -4,23 +4,27 @@ import argparse
 import sys
 from pathlib import Path
 
-from pilotnet_sdnn.errors import exit_on_error
+from dvc.repo import Repo
+
+from pilotnet_sdnn.errors import UserError, exit_on_error, printable
 from pilotnet_sdnn.files import atomic_write, write_text
 from pilotnet_sdnn.params import read_mapping
 from pilotnet_sdnn.paths import LOCK, PARAMS
 from pilotnet_sdnn.team.charts import Chart, changed_charts
-from pilotnet_sdnn.team.limits import LIMITS, Limits, load_limits
+from pilotnet_sdnn.team.limits import LIMITS, Limit, Limits, load_limits, parse_limits
 from pilotnet_sdnn.team.lock import locked_drive, locked_stages
 from pilotnet_sdnn.team.report import Comparison, Versions, failures, render
+from pilotnet_sdnn.team.repository import enter_root, file_at, git
 from pilotnet_sdnn.team.revisions import (
-    file_at,
-    git,
+    changed_files,
+    experiment_here,
     locked_versions,
     merge_base,
     metrics_changes,
     params_changes,
     stale_stages,
 )
+from pilotnet_sdnn.team.summary import summary
 
 REPORT = Path("report.md")
 PICTURES = Path("report")
@@ -32,15 +36,15 @@ def main() -> None:
     parser.add_argument("--gate", action="store_true", help=f"exit with 1 if {LIMITS} or a stale dvc.lock says so")
     arguments = parser.parse_args()
     with exit_on_error():
+        enter_root()
         limits = load_limits()
         comparison = compare(arguments.base, limits)
         write_report(render(comparison, limits, PICTURES.name), comparison.charts)
+        plots = f"{len(comparison.charts)} changed plot{'s' * (len(comparison.charts) != 1)}"
+        print(f"{summary(comparison, limits)}\n{REPORT}: all of it, and {plots}", flush=True)
         failed = failures(comparison, limits)
-        changed = sum(change.old != change.new for change in comparison.metrics.values())
-        counts = f"parameters {len(comparison.params)}, metrics {changed}, plots {len(comparison.charts)}"
-        print(f"{REPORT}: changed are {counts}", flush=True)
         for line in failed:
-            print(f"gate: {line}", file=sys.stderr)
+            print(f"gate: {printable(line)}", file=sys.stderr)
         if failed and arguments.gate:
             sys.exit(1)
 
@@ -52,25 +56,49 @@ def compare(base_name: str, limits: Limits) -> Comparison:
         UserError: git or DVC cannot compare them, or a limit is of a metric that neither has.
     """
     base = merge_base(base_name)
+    _tell(f"comparing with {base[:8]}: stages")
     stale = stale_stages()  # first: it says most clearly what is wrong with a broken pipeline
+    _tell("metrics and parameters")
     metrics = metrics_changes(base)
     limits.check_metrics(metrics)
+    params = params_changes(base)
+    _tell("plots")
     charts, same_charts = changed_charts(base)
     dirty = " with uncommitted changes" if git("status", "--porcelain", "--untracked-files=no") else ""
     return Comparison(
-        title=(
-            f"# What changes against {base_name}\n\n"
-            f"Base: {base[:8]}, where this work left {base_name}. Here: {git('rev-parse', '--short=8', 'HEAD')}{dirty}."
-        ),
-        params=params_changes(base),
+        base_name=base_name,
+        base=base,
+        here=f"{git('rev-parse', '--short=8', 'HEAD')}{dirty}",
+        files=changed_files(base, _results()),
+        experiment=experiment_here(base),
+        base_gate=_base_gate(base),
+        params=params,
         metrics=metrics,
         stale=stale,
-        drives=(locked_drive(locked_stages(file_at(base, str(LOCK)))), locked_drive(locked_stages(_text(LOCK)))),
+        drives=(locked_drive(locked_stages(file_at(base, LOCK))), locked_drive(locked_stages(_text(LOCK)))),
         versions=Versions(locked_versions(file_at(base, "uv.lock")), locked_versions(_text(Path("uv.lock")))),
         threads=read_mapping(PARAMS).get("threads"),
         charts=charts,
         same_charts=same_charts,
     )
+
+
+def _tell(what: str) -> None:
+    """A sign of life: each of these takes DVC seconds."""
+    print(f"{what} ...", file=sys.stderr, flush=True)
+
+
+def _results() -> set[str]:
+    """What the pipeline writes, relative to the root."""
+    with Repo() as repo:
+        return {str(LOCK), *(out.def_path for out in repo.index.outs)}
+
+
+def _base_gate(base: str) -> list[Limit] | None:
+    try:
+        return parse_limits(text).gate if (text := file_at(base, LIMITS)) else None
+    except UserError:
+        return None
 
 
 def _text(path: Path) -> str:

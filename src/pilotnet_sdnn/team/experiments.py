@@ -1,12 +1,11 @@
 """The runs that DVC knows: experiments, the commits they start from, and the workspace.
 
-What `dvc exp show` shows is not always what was measured: a running experiment shows the metrics of the
-commit it starts from until its own are written, and so does a commit or a workspace whose params.yaml was
-edited and not run. Such entries are left out, with the reason.
+`dvc exp show` may show metrics beside parameters that did not give them: a running experiment has those of its base,
+and so has a commit or a workspace whose params.yaml was edited and not run. Such entries are skipped, with the reason.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,75 +28,90 @@ class Run(NamedTuple):
     params: dict[str, Any]
     mse: float  # sq. radians
     synops: float  # per frame
-    macs: float  # per frame, of the ordinary network
-    ann_mse: float | None  # of the ordinary network, where one was trained
+    macs: float  # per frame, of the ANN baseline
+    ann_mse: float | None  # of the ANN baseline, where one was trained
     test_frames: tuple[float | None, float | None]  # how many, variance of their labels: equal for the same frames
     drive: str  # what the frames are of
+    r2: float | None = None
+    revision: str = WORKSPACE  # the commit with its results
+    base: str = ""  # the commit that an experiment starts from
+    changed: Mapping[str, Any] = {}  # its parameters that are not those of its base
 
 
-class LeftOut(NamedTuple):
+class SkippedRun(NamedTuple):
     """A run without a result to show."""
 
     name: str
     reason: str
 
 
-def read_runs(folder: Path = Path()) -> tuple[list[Run], list[LeftOut]]:
-    """Every finished run that DVC knows in a repository, equal ones once, and those that are left out.
+def read_runs(folder: Path = Path()) -> tuple[list[Run], list[SkippedRun]]:
+    """Every finished run that DVC knows in a repository, and those that are skipped.
 
-    Experiments of earlier commits are among them, so that a commit does not hide a sweep.
+    Experiments of all commits are among them, so that a commit does not hide a sweep. The order is experiments,
+    commits, the workspace.
 
     Raises:
         UserError: the folder is not in a repository of DVC and git.
     """
-    runs: dict[Any, Run] = {}
-    left_out = []
     try:
         with Repo(str(folder)) as repo:
             revs = ["HEAD", *repo.experiments.ls(all_commits=True)]
-            workspace, *commits = [state.dumpd() for state in repo.experiments.show(revs=revs)]
-            experiments = [entry for commit in commits for entry in _experiments(commit)]
-            # Of equal runs the first is kept: an experiment rather than the commit that took it over
-            for state, status in (*experiments, *((state, "") for state in (*commits, workspace))):
-                name = state["name"] or state["rev"][: len(WORKSPACE)]
-                result = LeftOut(name, status) if status else _result(repo, name, state)
-                if isinstance(result, LeftOut):
-                    left_out.append(result)
-                else:
-                    runs.setdefault((result.mse, result.synops, result.test_frames, repr(result.params)), result)
+            workspace, *commits = [state.dumpd() for state in repo.experiments.show(revs=list(dict.fromkeys(revs)))]
+            entries = [entry for commit in commits for entry in _experiments(commit)]
+            entries += [(state, "", {}) for state in (*commits, workspace)]
+            results = [
+                SkippedRun(_name(state), status) if status else _result(repo, state, base)
+                for state, status, base in entries
+            ]
     except NotDvcRepoError:
         raise UserError(NO_REPOSITORY) from None
     except (DvcException, SCMError) as error:
         raise UserError(one_line(error)) from None
-    return list(runs.values()), left_out
+    return (
+        [result for result in results if isinstance(result, Run)],
+        [result for result in results if isinstance(result, SkippedRun)],
+    )
 
 
-def _experiments(commit: dict) -> Iterator[tuple[dict, str]]:
-    """The experiments that start from a commit; with those that did not finish, what became of them."""
+def distinct(runs: list[Run]) -> list[Run]:
+    """Of runs with equal parameters and results the first: an experiment rather than the commit that took it over."""
+    found: dict[Any, Run] = {}
+    for run in runs:
+        found.setdefault((run.mse, run.synops, run.test_frames, repr(run.params)), run)
+    return list(found.values())
+
+
+def _name(state: dict) -> str:
+    return state["name"] or state["rev"][: len(WORKSPACE)]
+
+
+def _experiments(commit: dict) -> Iterator[tuple[dict, str, dict]]:
+    """The experiments of a commit, what became of those that did not finish, and the commit."""
     for experiment in commit["experiments"] or []:
         status = (experiment["executor"] or {}).get("state", "success")
-        yield {**experiment["revs"][0], "name": experiment["name"]}, "" if status == "success" else status
+        yield {**experiment["revs"][0], "name": experiment["name"]}, "" if status == "success" else status, commit
 
 
-def _result(repo: Repo, name: str, state: dict) -> Run | LeftOut:
-    data = state["data"] or {}
+def _content(state: dict, kind: str, path: Path) -> dict:
+    return ((state["data"] or {}).get(kind) or {}).get(path.as_posix(), {}).get("data") or {}
 
-    def content(kind: str, path: Path) -> dict:
-        return (data.get(kind) or {}).get(path.as_posix(), {}).get("data") or {}
 
+def _result(repo: Repo, state: dict, base: dict) -> Run | SkippedRun:
     def measured(path: Path, key: str) -> float | None:
-        value = content("metrics", path).get(key)
+        value = _content(state, "metrics", path).get(key)
         return value if isinstance(value, int | float) and math.isfinite(value) else None
 
-    params = content("params", PARAMS)
+    params = _content(state, "params", PARAMS)
     mse, synops = measured(EVALUATION_METRICS, "mse"), measured(OPERATIONS_METRICS, "synops_per_frame")
     macs = measured(OPERATIONS_METRICS, "macs_per_frame")
     if mse is None or synops is None or macs is None:
-        return LeftOut(name, "without metrics")
+        return SkippedRun(_name(state), "without metrics")
     if reason := _stale(locked_stages(_read(repo, state["rev"], LOCK)), params):
-        return LeftOut(name, reason)
+        return SkippedRun(_name(state), reason)
+    before = _content(base, "params", PARAMS) if base else params
     return Run(
-        name=name,
+        name=_name(state),
         params=params,
         mse=mse,
         synops=synops,
@@ -105,6 +119,10 @@ def _result(repo: Repo, name: str, state: dict) -> Run | LeftOut:
         ann_mse=measured(ANN_METRICS, "ann_mse"),
         test_frames=(measured(EVALUATION_METRICS, "frames"), measured(EVALUATION_METRICS, "label_variance")),
         drive=drive_name(params),
+        r2=measured(EVALUATION_METRICS, "r2"),
+        revision=state["rev"],
+        base=base.get("rev", ""),
+        changed={name: value for name, value in params.items() if name not in before or before[name] != value},
     )
 
 
@@ -113,7 +131,8 @@ def _read(repo: Repo, rev: str, path: Path) -> str:
     try:
         if rev == WORKSPACE:
             return Path(repo.root_dir, path).read_text(encoding="utf-8")
-        with repo.scm.get_fs(rev).open(path.as_posix(), "r", encoding="utf-8") as file:
+        from_git_root = Path(repo.root_dir, path).relative_to(repo.scm.root_dir)
+        with repo.scm.get_fs(rev).open(from_git_root.as_posix(), "r", encoding="utf-8") as file:
             return file.read()
     except OSError:
         return ""

@@ -92,7 +92,7 @@ def draw(groups: list[list[Run]], note: str) -> Figure:
 
 
 def draw_runs(ax: Axes, runs: list[Run]) -> list[Annotation]:
-    """Runs as points, their front and the ordinary network.
+    """Runs as points, their front and the ANN baseline.
 
     Returns:
         The runs' labels, each still on its point.
@@ -112,7 +112,7 @@ def draw_runs(ax: Axes, runs: list[Run]) -> list[Annotation]:
     macs = max(run.macs for run in runs)
     if anns := [run.ann_mse for run in runs if run.ann_mse is not None]:
         ax.axhline(min(anns), color=ORANGE, lw=1, ls="--", zorder=1)
-        ax.plot(macs, min(anns), "s", color=ORANGE, ms=7, zorder=3, label=f"ordinary network, MSE {min(anns):.4g}")
+        ax.plot(macs, min(anns), "s", color=ORANGE, ms=7, zorder=3, label=f"ANN baseline, MSE {min(anns):.4g}")
     ax.axvline(macs, color=ORANGE, lw=1, ls=":", zorder=1, label=f"its {macs / 1e6:.2f} million MACs a frame")
 
     texts, usual = labels(runs)

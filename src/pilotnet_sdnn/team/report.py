@@ -3,18 +3,18 @@
 import importlib.metadata
 import os
 import platform
-import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pilotnet_sdnn.team.charts import Chart
-from pilotnet_sdnn.team.limits import Change, Limit, Limits
+from pilotnet_sdnn.team.limits import LIMITS, Limit, Limits, MetricChange
 from pilotnet_sdnn.team.lock import LockedDrive
+from pilotnet_sdnn.team.markdown import inert, table
 
 PACKAGES = ("torch", "torchvision", "numpy", "lava-dl", "lava-nc", "dvc")  # that change numbers when they change
 NOTHING = "Nothing changed."
-_NUMERIC = re.compile(r"([-+]?[\d.]+(e[-+]?\d+)?( %)?|none|)")
+LONGEST_LIST = 50  # changed files
+MOST_REASONS = 3  # why one stage is stale
 
 
 class Versions(NamedTuple):
@@ -23,11 +23,16 @@ class Versions(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Everything that a report tells of a base and the working tree."""
+    """What a report compares: a base revision and the working tree."""
 
-    title: str
+    base_name: str
+    base: str  # the commit
+    here: str  # what HEAD is, and whether there are uncommitted changes
+    files: dict[str, str]  # path -> what happened to it; of those that are no results
+    experiment: tuple[str, str] | None  # the name and the start of one that did not start from the base
+    base_gate: list[Limit] | None  # None if the base has no valid limits.yaml
     params: dict[str, tuple[Any, Any]]
-    metrics: dict[str, Change]
+    metrics: dict[str, MetricChange]
     stale: dict[str, list[str]]  # stage -> what differs from dvc.lock
     drives: tuple[LockedDrive, LockedDrive]  # of the base, of here
     versions: Versions
@@ -39,25 +44,31 @@ class Comparison(NamedTuple):
 def failures(comparison: Comparison, limits: Limits) -> list[str]:
     """What the gate does not let pass, one line each."""
     failed = [
-        f"{stage}: dvc.lock is stale, run `dvc checkout` and `dvc repro`: {', '.join(what)}"
+        f"{stage}: dvc.lock is stale, run dvc checkout and dvc repro: {_some(what)}"
         for stage, what in comparison.stale.items()
     ]
     for limit in limits.gate:
         change = comparison.metrics[limit.metric]
         if not limit.holds(change):
-            failed.append(_limited(limit, change))
+            failed.append(_limited(limit, change, limits))
     return failed
+
+
+def _some(reasons: list[str]) -> str:
+    more = f" and {len(reasons) - MOST_REASONS} more" if len(reasons) > MOST_REASONS else ""
+    return ", ".join(reasons[:MOST_REASONS]) + more
 
 
 def render(comparison: Comparison, limits: Limits, pictures: str) -> str:
     """The report; its pictures are in the folder of that name."""
     sections = [
-        f"{comparison.title} Drive: {comparison.drives[1].origin}.",
+        _head(comparison),
         _gate(comparison, limits),
+        _files(comparison),
         _other_data(*comparison.drives),
         _params(comparison.params),
         _metrics(comparison.metrics, limits),
-        _operations(comparison.metrics),
+        _operations(comparison.metrics, limits),
         _charts(comparison.charts, comparison.same_charts, pictures),
         _data(*comparison.drives),
         _environment(comparison.versions, comparison.threads),
@@ -65,18 +76,53 @@ def render(comparison: Comparison, limits: Limits, pictures: str) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
+def _head(comparison: Comparison) -> str:
+    name = inert(comparison.base_name)
+    return (
+        f"# What changes against {name}\n\n"
+        f"Base: {comparison.base[:8]}, where this work left {name}. Here: {comparison.here}. "
+        f"Drive: {inert(comparison.drives[1].origin)}."
+    )
+
+
 def _gate(comparison: Comparison, limits: Limits) -> str:
     failed = failures(comparison, limits)
-    lines = [f"- **{line}**" for line in failed]
+    lines = [f"- **{inert(line)}**" for line in failed]
     if not comparison.stale:
         lines.append("- dvc.lock is up to date with the code, the parameters and the metrics")
     for limit in limits.gate:
         change = comparison.metrics[limit.metric]
         if limit.holds(change):
-            lines.append(f"- {_limited(limit, change)}")
+            lines.append(f"- {inert(_limited(limit, change, limits))}")
         elif limits.verdict(limit.metric, change).startswith("noise"):
-            lines.append(f"- {limit.metric} moved by less than machines differ: compare two runs of one machine")
+            lines.append(f"- {inert(limit.metric)} moved by less than machines differ: compare two runs of one machine")
+    lines += [f"- **{inert(line)}**" for line in changed_gate(comparison.base_gate, limits.gate)]
     return f"## Gate: {'FAILED' if failed else 'passed'}\n\n" + "\n".join(lines)
+
+
+def changed_gate(base: list[Limit] | None, here: list[Limit]) -> list[str]:
+    """What is unlike the base in the limits themselves: whoever loosens one passes a gate that is not the team's."""
+    if base is None:
+        return []
+    gone = [f"{LIMITS}: the limit {limit.metric} {limit} of the base is gone" for limit in base if limit not in here]
+    return gone + [f"{LIMITS}: the limit {limit.metric} {limit} is new" for limit in here if limit not in base]
+
+
+def _files(comparison: Comparison) -> str:
+    """Files that are neither results nor expected of an experiment are what a reviewer must not miss."""
+    text = "## Files changed besides results\n\n"
+    if comparison.experiment:
+        name, start = comparison.experiment
+        text += (
+            f"**The results are those of the experiment {inert(name)}, which started from {start[:8]}, not from the "
+            "base: check that no file here undoes what was committed since.**\n\n"
+        )
+    if not comparison.files:
+        return text + "None."
+    lines = [f"- {inert(path)} ({state})" for path, state in comparison.files.items()]
+    if len(lines) > LONGEST_LIST:
+        lines[LONGEST_LIST:] = [f"- and {len(lines) - LONGEST_LIST} more: git diff --stat {comparison.base[:8]}"]
+    return text + "\n".join(lines)
 
 
 def _other_data(base: LockedDrive, here: LockedDrive) -> str:
@@ -86,18 +132,15 @@ def _other_data(base: LockedDrive, here: LockedDrive) -> str:
 
 
 def _params(changes: dict[str, tuple[Any, Any]]) -> str:
-    rows = [(name, *map(_cell, change)) for name, change in sorted(changes.items())]
+    rows = [
+        (name, *("none" if value is None else value for value in change)) for name, change in sorted(changes.items())
+    ]
     return "## Parameters\n\n" + (table(("parameter", "base", "here"), rows) if rows else NOTHING)
 
 
-def _cell(value: Any) -> str:
-    """A parameter, which may be any text, as a cell of a table."""
-    return "none" if value is None else " ".join(str(value).split()).replace("|", "\\|")
-
-
-def _metrics(metrics: dict[str, Change], limits: Limits) -> str:
+def _metrics(metrics: dict[str, MetricChange], limits: Limits) -> str:
     """The metrics of the whole network; those of its parts, which have a dot in their names, are folded away."""
-    changed = sorted((name for name, change in metrics.items() if change.old != change.new), key=limits.rank)
+    changed = sorted((name for name, change in metrics.items() if change.base != change.here), key=limits.rank)
     if not changed:
         return f"## Metrics\n\n{NOTHING}"
     whole, parts = ([name for name in changed if ("." in name) == dotted] for dotted in (False, True))
@@ -108,25 +151,27 @@ def _metrics(metrics: dict[str, Change], limits: Limits) -> str:
     return text + "\n\nNoise: less than what machines of two families differ by. On one machine there is none."
 
 
-def _metrics_table(names: list[str], metrics: dict[str, Change], limits: Limits) -> str:
+def _metrics_table(names: list[str], metrics: dict[str, MetricChange], limits: Limits) -> str:
     rows = [
-        (name, _number(change.old), _number(change.new), _delta(change), limits.way(name), limits.verdict(name, change))
+        (name, _number(change.base), _number(change.here), limits.difference(name, change), limits.way(name), verdict)
         for name in names
         for change in [metrics[name]]
+        for verdict in [limits.verdict(name, change)]
     ]
     return table(("metric", "base", "here", "change", "good", ""), rows)
 
 
-def _operations(metrics: dict[str, Change]) -> str:
+def _operations(metrics: dict[str, MetricChange], limits: Limits) -> str:
     """Events and synaptic operations by layer, per frame."""
     layers = sorted({name.split(".")[1] for name in metrics if name.startswith("layers.")}, key=_natural)
     rows = [
-        (layer, *_counts(metrics, f"layers.{layer}.events"), *_counts(metrics, f"layers.{layer}.synops"))
+        (layer, *(cell for kind in ("events", "synops") for cell in _counts(metrics, f"layers.{layer}.{kind}", limits)))
         for layer in layers
     ]
     if all(row[1] == row[2] and row[4] == row[5] for row in rows):
         return ""
-    rows.append(("total", *_counts(metrics, "events_per_frame"), *_counts(metrics, "synops_per_frame")))
+    totals = (_counts(metrics, f"{kind}_per_frame", limits) for kind in ("events", "synops"))
+    rows.append(("total", *(cell for total in totals for cell in total)))
     head = ("layer", "events", "here", "change", "synops", "here", "change")
     return "## Operations by layer\n\nPer frame, base and here; the first frame of sequences left out.\n\n" + table(
         head, rows
@@ -138,10 +183,9 @@ def _natural(layer: str) -> tuple[str, int]:
     return name, int(number) if number.isdecimal() else 0
 
 
-def _counts(metrics: dict[str, Change], name: str) -> tuple[str, str, str]:
-    change = metrics.get(name, Change(None, None))
-    old, new = map(_count, change)
-    return old, new, _delta(change)
+def _counts(metrics: dict[str, MetricChange], name: str, limits: Limits) -> tuple[str, str, str]:
+    change = metrics.get(name, MetricChange(None, None))
+    return _count(change.base), _count(change.here), limits.difference(name, change)
 
 
 def _count(value: float | None) -> str:
@@ -154,19 +198,19 @@ def _count(value: float | None) -> str:
 def _charts(charts: list[Chart], same: list[str], pictures: str) -> str:
     text = "## Plots"
     for chart in charts:
-        text += f"\n\n![{chart.name}]({pictures}/{chart.file_name})"
-    return f"{text}\n\nUnchanged: {', '.join(same)}." if same else text
+        text += f"\n\n![{inert(chart.name)}]({pictures}/{chart.file_name})"
+    return f"{text}\n\nUnchanged: {', '.join(map(inert, same))}." if same else text
 
 
 def _data(base: LockedDrive, here: LockedDrive) -> str:
     lines = [f"- the drive: {_arrow(base.origin, here.origin)}"]
     for path in sorted(base.files | here.files):
-        lines.append(f"- `{path}` md5 {_arrow(base.files.get(path, 'none'), here.files.get(path, 'none'))}")
+        lines.append(f"- {inert(path)} md5 {_arrow(base.files.get(path, 'none'), here.files.get(path, 'none'))}")
     return "## Data\n\n" + "\n".join(lines)
 
 
 def _arrow(old: str, new: str) -> str:
-    return f"{new}, as in the base" if old == new else f"{old} -> {new}"
+    return f"{inert(new)}, as in the base" if old == new else f"{inert(old)} -> {inert(new)}"
 
 
 def _environment(versions: Versions, threads: Any) -> str:
@@ -180,7 +224,7 @@ def _environment(versions: Versions, threads: Any) -> str:
 {table(("package", "uv.lock of base", "uv.lock here", "installed"), locked)}
 
 Reported on Python {platform.python_version()}, {platform.system()} {platform.machine()}, {_cpu()}, \
-{os.cpu_count()} cores; the pipeline uses {threads} threads. Metrics and plots are those that git has, from the \
+{os.cpu_count()} cores; threads: {inert(threads)}. Metrics and plots are those that git has, from the \
 machine that ran the pipeline."""
 
 
@@ -199,31 +243,13 @@ def _cpu() -> str:
     return names[0] if names else platform.processor() or "unknown processor"
 
 
-def _limited(limit: Limit, change: Change) -> str:
-    missing = [side for side, value in (("base", change.old), ("here", change.new)) if value is None]
-    moved = f"missing or NaN: {' and '.join(missing)}" if missing else _delta(change) or "the same"
-    return f"{limit.metric}: {_number(change.old)} -> {_number(change.new)} ({moved}); limit: {limit}"
+def _limited(limit: Limit, change: MetricChange, limits: Limits) -> str:
+    missing = [side for side, value in (("base", change.base), ("here", change.here)) if value is None]
+    moved = limits.difference(limit.metric, change) or "the same"
+    if missing:
+        moved = f"missing or NaN: {' and '.join(missing)}"
+    return f"{limit.metric}: {_number(change.base)} -> {_number(change.here)} ({moved}); limit: {limit}"
 
 
 def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.6g}"
-
-
-def _delta(change: Change) -> str:
-    """The change in percent; as it is where the base is zero; nothing where there is none."""
-    if change.old is None or change.new is None or change.old == change.new:
-        return ""
-    return f"{100 * change.share:+.1f} %" if change.old else f"{change.difference:+.6g}"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table with its columns aligned: those of numbers to the right, of words to the left."""
-    lines = [head, *(tuple(map(str, row)) for row in rows)]
-    widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(head))]
-    right = [all(_NUMERIC.fullmatch(line[column]) for line in lines[1:]) for column in range(len(head))]
-    rule = ["-" * (width - 1) + ":" if number else "-" * width for width, number in zip(widths, right, strict=True)]
-    padded = [
-        [c.rjust(w) if number else c.ljust(w) for c, w, number in zip(line, widths, right, strict=True)]
-        for line in lines
-    ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (padded[0], rule, *padded[1:]))

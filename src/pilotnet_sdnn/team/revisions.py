@@ -2,34 +2,29 @@
 
 import json
 import math
+import os
+import re
 import subprocess
 import sys
 import tomllib
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.paths import LOCK
-from pilotnet_sdnn.team.limits import Change
+from pilotnet_sdnn.team.limits import MetricChange
 from pilotnet_sdnn.team.lock import locked_stages, mismatched_inputs
+from pilotnet_sdnn.team.repository import git, git_paths
 
 NO_DATA = ("deleted", "not in cache")  # how `dvc status` calls data that was not pulled
 
 
-def git(*arguments: str) -> str:
-    """What a git command prints.
+def merge_base(name: str) -> str:
+    """The commit at which the work here left a branch, as pull requests are compared.
 
-    Raises:
-        UserError: it failed; with what it printed.
-    """
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"git {' '.join(arguments)}: {' '.join(done.stderr.split()) or 'failed'}")
-    return done.stdout.strip()
-
-
-def merge_base(base: str) -> str:
-    """The commit at which the work here left `base`, as pull requests are compared.
+    Args:
+        name: of a branch, tag or commit; a branch that only the remote `origin` has here is found there.
 
     Raises:
         UserError: there is none, or git does not have it.
@@ -37,20 +32,57 @@ def merge_base(base: str) -> str:
     fetch = "fetch it first"
     if git("rev-parse", "--is-shallow-repository") == "true":
         fetch = "this clone is shallow: `git fetch --unshallow`, or `fetch-depth: 0` in the checkout of a workflow"
-    try:
-        git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}")
-    except UserError:
-        raise UserError(f"{base!r} is no commit, branch or tag here; {fetch}") from None
+    base = next(filter(_is_commit, (name, f"origin/{name}")), None)
+    if not base:
+        raise UserError(f"{name!r} is no commit, branch or tag here; {fetch}")
     try:
         return git("merge-base", base, "HEAD")
     except UserError:
-        raise UserError(f"{base!r} and HEAD have no common commit; {fetch}") from None
+        raise UserError(f"{name!r} and HEAD have no common commit; {fetch}") from None
 
 
-def file_at(revision: str, path: str) -> str:
-    """The text of a file at a revision; empty where there is none."""
-    done = subprocess.run(["git", "show", f"{revision}:{path}"], capture_output=True, text=True)
-    return done.stdout if done.returncode == 0 else ""
+def _is_commit(name: str) -> bool:
+    try:
+        git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    except UserError:
+        return False
+    return True
+
+
+def changed_files(base: str, results: set[str]) -> dict[str, str]:
+    """The files that differ from a base and are no results, and what happened to each.
+
+    Untracked files count, ignored ones do not. Paths are relative to the DVC repository; a file elsewhere in a larger
+    git repository begins with `../`.
+    """
+    states = {"A": "added", "D": "deleted"}
+    fields = git_paths("diff", "--name-status", "--no-renames", "-z", base)
+    changed = {
+        os.path.relpath(path, git("rev-parse", "--show-prefix") or "."): states.get(state, "changed")
+        for state, path in zip(fields[::2], fields[1::2], strict=True)
+    }
+    changed |= dict.fromkeys(git_paths("ls-files", "--others", "--exclude-standard", "-z"), "untracked")
+    return {path: state for path, state in sorted(changed.items()) if path not in results}
+
+
+def experiment_here(base: str) -> tuple[str, str] | None:
+    """The experiment whose dvc.lock is the one here, and the commit it started from, if that is not the base."""
+    if not LOCK.exists():
+        return None
+    here = git("hash-object", str(LOCK))
+    found = []
+    for ref in git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines():
+        match = re.fullmatch(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/([^/]+)", ref)
+        if match and _blob(ref, LOCK) == here:
+            found.append((match[3], match[1] + match[2]))
+    return found[0] if found and base not in [start for _, start in found] else None
+
+
+def _blob(revision: str, path: Path) -> str:
+    try:
+        return git("rev-parse", "--verify", "--quiet", f"{revision}:./{path}")
+    except UserError:
+        return ""
 
 
 def dvc_json(*arguments: str) -> dict:
@@ -73,7 +105,7 @@ def params_changes(base: str) -> dict[str, tuple[Any, Any]]:
     return {name: (change["old"], change["new"]) for params in files.values() for name, change in params.items()}
 
 
-def metrics_changes(base: str) -> dict[str, Change]:
+def metrics_changes(base: str) -> dict[str, MetricChange]:
     """All metrics of the base and of here, the same ones included.
 
     Names are as in `dvc metrics show`; the same name in two files is told apart as `file:name`.
@@ -81,14 +113,14 @@ def metrics_changes(base: str) -> dict[str, Change]:
     files = dvc_json("metrics", "diff", "--all", base)
     count = Counter(name for metrics in files.values() for name in metrics)
     return {
-        name if count[name] == 1 else f"{file}:{name}": Change(_number(change["old"]), _number(change["new"]))
+        name if count[name] == 1 else f"{file}:{name}": MetricChange(_finite(change["old"]), _finite(change["new"]))
         for file, metrics in sorted(files.items())
         for name, change in sorted(metrics.items())
     }
 
 
-def _number(value: Any) -> float | None:
-    return value if type(value) in (int, float) and math.isfinite(value) else None
+def _finite(value: Any) -> float | None:
+    return value if type(value) in (int, float) and -math.inf < value < math.inf else None
 
 
 def stale_stages() -> dict[str, list[str]]:
@@ -123,7 +155,10 @@ def _flat(paths: Any) -> list[tuple[str, str]]:
 
 
 def _git_ignores(path: str) -> bool:
-    return subprocess.run(["git", "check-ignore", "--quiet", path], capture_output=True).returncode == 0
+    try:
+        return bool(git("check-ignore", path))
+    except UserError:
+        return False
 
 
 def locked_versions(uv_lock: str) -> dict[str, str]:
