@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pilotnet_sdnn.interrupts import interrupts_handled
 
+MAX_LENGTH = 300  # characters of a line about an error
 NO_REPOSITORY = "this is no DVC repository: run the command inside your clone"
 
 
@@ -32,6 +33,12 @@ def shown(value: object) -> str:
         return printable(_short.repr(value))
     except ValueError:  # a whole number of more digits than Python prints
         return f"a {type(value).__name__} of many digits"
+
+
+def shortened(text: str, length: int) -> str:
+    """The text, its middle left out if it is longer: its end often says how to fix the error."""
+    head = 2 * length // 3
+    return text if len(text) <= length else f"{text[: head - 5]} ... {text[head - length :]}"
 
 
 def without_password(text: str) -> str:
@@ -70,6 +77,8 @@ def exit_on_error() -> Iterator[None]:
         try:
             yield
         except (UserError, OSError) as error:
-            sys.exit(f"error: {printable(str(error))}")
+            sys.exit(f"error: {shortened(printable(shortened(str(error), 10 * MAX_LENGTH)), MAX_LENGTH)}")
+        except MemoryError:
+            sys.exit("error: out of memory; close other programs, or raise the limit (ulimit -v)")
         except KeyboardInterrupt as interrupt:
             sys.exit(str(interrupt) or "stopped")

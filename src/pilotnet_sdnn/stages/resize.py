@@ -1,7 +1,6 @@
 """Turn the drive into data/frames.h5: every labelled frame as the network sees it, 33x100 RGB."""
 
 import logging
-import signal
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -47,6 +46,5 @@ def shown(blocks: Iterable[Block], total: int) -> Iterator[Block]:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that no half file is left
     with exit_on_error():
         main()
