@@ -46,7 +46,7 @@ def main() -> None:
             start = time.perf_counter()
             train_epoch(training, data, forward, lambda r: 0.01 * event_rate_loss(r, 0.01), lambda statistics: None)
             step_seconds.append((time.perf_counter() - start) / STEPS)
-            training.best_weights = network.state_dict()
+            training.kept_weights = network.state_dict()
             start = time.perf_counter()
             save_checkpoint(Path(folder) / "run.pt", training.state_dict())
             checkpoint_seconds.append(time.perf_counter() - start)

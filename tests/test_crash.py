@@ -98,10 +98,10 @@ def test_killed_twenty_times_the_outputs_are_those_of_an_undisturbed_run(clone, 
 def test_killed_with_augmentation_it_ends_as_undisturbed(clone):
     clone.set(mirror=0.5, brightness=0.15, contrast=0.3, shift=8)
     clone.run(*TRAIN)
-    undisturbed = (clone.path / "models/network.pt").read_bytes()
+    undisturbed = (clone.path / "models/trained.pt").read_bytes()
     kill_after_first_epoch(clone)
     assert "resuming at epoch" in clone.run(*TRAIN)
-    assert (clone.path / "models/network.pt").read_bytes() == undisturbed
+    assert (clone.path / "models/trained.pt").read_bytes() == undisturbed
 
 
 def test_killed_ann_training_ends_as_undisturbed(tiny_pipeline, clone):
@@ -203,7 +203,7 @@ def test_stopped_training_says_so_and_goes_on(tiny_pipeline, clone, number):
     assert process.returncode == 1
     assert f"stopped by {number.name}; the same command resumes from" in printed and "Traceback" not in printed
     assert "resuming at epoch" in clone.run(*TRAIN)
-    for output in ("models/network.pt", "models/training.csv"):
+    for output in ("models/trained.pt", "models/training.csv"):
         assert (clone.path / output).read_bytes() == (tiny_pipeline.path / output).read_bytes()
     assert checkpoints(clone) == []
 
@@ -225,7 +225,7 @@ def test_damaged_checkpoint_is_reported_and_ignored(tiny_pipeline, clone, damage
     (checkpoint,) = [path for path in checkpoints(clone) if path.suffix == ".pt"]
     checkpoint.write_bytes(damage(checkpoint.read_bytes()))
     assert "ignored, it is damaged" in clone.run(*TRAIN)
-    assert (clone.path / "models/network.pt").read_bytes() == (tiny_pipeline.path / "models/network.pt").read_bytes()
+    assert (clone.path / "models/trained.pt").read_bytes() == (tiny_pipeline.path / "models/trained.pt").read_bytes()
 
 
 def test_changed_experiment_does_not_go_on_from_another_ones_checkpoint(clone):
@@ -290,7 +290,7 @@ def test_finished_states_are_few(tmp_path, monkeypatch):
     for number in range(FINISHED_STATES + 2):
         path = tmp_path / f"{number}.pt"
         with only_trainer(path):
-            save_checkpoint(path, {"best_weights": {}})
+            save_checkpoint(path, {"kept_weights": {}})
         os.utime(path.with_suffix(".finished"), (number, number))
     assert {path.stem for path in tmp_path.iterdir()} == {str(n) for n in range(2, FINISHED_STATES + 2)}
 

@@ -6,13 +6,26 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from conftest import drifting_noise
 from torch import Tensor
 
 from pilotnet_sdnn.dataset.batches import Batches
+from pilotnet_sdnn.dataset.dataset import Dataset
+from pilotnet_sdnn.dataset.split import Split, Stretch
+from pilotnet_sdnn.dataset.store import Frames
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.sdnn.losses import event_rate_loss
 from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, normalise
-from pilotnet_sdnn.sdnn.training import FlatRAdam, Statistics, Training, learning_rate, measure_epoch, train_epoch
+from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
+from pilotnet_sdnn.sdnn.training import (
+    CHUNK,
+    Statistics,
+    Training,
+    learning_rate,
+    measure_batches,
+    measure_streams,
+    train_epoch,
+)
 
 
 @pytest.fixture
@@ -91,16 +104,61 @@ def test_statistics_weigh_the_frames_of_a_short_batch_like_the_others():
     assert statistics.events_per_frame == (8 * 9 + 8 * 3) / (3 * 3 + 1 * 3)
 
 
-def test_best_weights_are_those_of_the_best_epoch(drive):
+@pytest.mark.parametrize(("keep_best", "epoch"), [(True, 1), (False, 2)])
+def test_kept_weights_are_those_of_the_best_epoch_or_the_last(drive, keep_best, epoch):
     training = start()
     kept = []
     for mse in (3.0, 1.0, 2.0):
         train(training, drive, range(4))
         kept.append(copy.deepcopy(training.network.state_dict()))
-        training.end_epoch(0.01, Statistics(squared_error=mse, frames=1, event_frames=1))
-    assert training.best_mse == 1.0
-    assert all(torch.equal(training.best_weights[name], tensor) for name, tensor in kept[1].items())
-    assert not all(torch.equal(training.best_weights[name], tensor) for name, tensor in kept[2].items())
+        training.end_epoch(0.01, Statistics(squared_error=mse, frames=1, event_frames=1), keep_best)
+    assert training.kept_mse == (3.0, 1.0, 2.0)[epoch]
+    equal = [all(torch.equal(training.kept_weights[name], tensor) for name, tensor in k.items()) for k in kept]
+    assert equal == [number == epoch for number in range(3)]
+
+
+def test_streams_are_measured_from_one_start_with_every_frame_counted():
+    """Against lava-dl's own blocks on the whole stretch at once; it is longer than what is computed at a time."""
+    road = drifting_noise(sequences=1, frames=CHUNK + 16)[0]
+    stretch, angles = Stretch(3, 3 + CHUNK + 10), np.linspace(-1, 1, CHUNK + 16, dtype=np.float32)
+    drive = Frames(road.numpy(), angles, np.zeros(0), np.zeros(0), "noise", 0)  # type: ignore[arg-type]
+    network = start().network.eval()
+    dataset = Dataset(drive, angles, Split([], [stretch]))
+    measured = measure_streams(network, "torch", dataset, torch.device("cpu"))
+
+    with torch.no_grad():
+        *messages, predicted = network.messages(normalise(road[None, stretch.start : stretch.stop]))
+    assert measured.events == sum(int(message.count_nonzero()) for message in messages)
+    assert measured.frames == measured.event_frames == CHUNK + 10
+    error = predicted.flatten().numpy() - angles[stretch.start : stretch.stop]
+    assert measured.mse == pytest.approx(np.mean(error**2), rel=1e-5)
+
+
+def test_layers_without_a_threshold_send_every_change_and_learn_none(drive):
+    torch.manual_seed(0)
+    network = Network(threshold=[0.1, 0.2, 0.3, 0.4, 0.5], dense_threshold=0)
+    training = Training(network, FlatRAdam(network.trainable_parameters(), lr=0.01, weight_decay=0.1))
+    before = network.thresholds.detach().clone()
+    assert before.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 2**-12, 2**-12, 2**-12])
+    train(training, drive, range(6))
+    assert ((network.thresholds != before).tolist()) == [True] * 5 + [False] * 3
+
+
+def test_training_starts_from_pretrained_weights_with_thresholds_of_its_own(drive):
+    """Batch-norm means stay those of the pretraining."""
+    pretrained = Network(threshold=0, dense_threshold=0)
+    optimizer = FlatRAdam(pretrained.trainable_parameters(), lr=0.01, weight_decay=0)
+    train(Training(pretrained, optimizer), drive, range(6))
+    network = Network()
+    network.start_from(pretrained.state_dict())
+    started = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    train(Training(network, FlatRAdam(network.trainable_parameters(), lr=0.01, weight_decay=0)), drive, range(6))
+    for name, tensor in pretrained.state_dict().items():
+        if "threshold" not in name:
+            assert torch.equal(started[name], tensor), name
+        if name.endswith("running_mean"):
+            assert tensor.any() and torch.equal(network.state_dict()[name], tensor), name
+    assert [started[name].item() for name in started if "threshold" in name][:8] == pytest.approx([0.1] * 8)
 
 
 def test_larger_lam_makes_fewer_events(drive):
@@ -110,7 +168,7 @@ def test_larger_lam_makes_fewer_events(drive):
         for _ in range(6):
             train(training, drive, range(6), lam)
         data = Batches(*drive, np.arange(6), 6, torch.device("cpu"))
-        events[lam] = measure_epoch(training.network, data, forward(training), lambda _: None).events_per_frame
+        events[lam] = measure_batches(training.network, forward(training), data).events_per_frame
     assert events[100.0] < 0.9 * events[0.0]
 
 

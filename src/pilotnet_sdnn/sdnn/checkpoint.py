@@ -109,7 +109,7 @@ def _retrieve_finished(path: Path) -> None:
         return
     finished.replace(path)
     state = load_checkpoint(path)
-    if state and hashlib.md5(tensor_bytes(state["best_weights"])).hexdigest() in _lock_text():
+    if state and hashlib.md5(tensor_bytes(state["kept_weights"])).hexdigest() in _lock_text():
         path.unlink()  # `dvc repro --force` asks for another training
 
 

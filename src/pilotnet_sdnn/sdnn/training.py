@@ -1,4 +1,4 @@
-"""One loop that trains a network and keeps the weights of its best epoch: the SDNN's and the ANN baseline's."""
+"""One loop that trains a network, the SDNN and the ANN baseline alike."""
 
 import math
 import time
@@ -76,23 +76,24 @@ class Training:
     statistics: Statistics = field(default_factory=Statistics)  # of these steps
     gradients: list[float] = field(default_factory=list)  # norm of each layer's at the last of them
     log: list[list[float]] = field(default_factory=list)  # a row for each epoch done
-    best_mse: float = math.inf
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    kept_mse: float = math.inf
+    kept_weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def end_epoch(self, lr: float, test: Statistics) -> str:
-        """Log the epoch, keep its weights if they are the best, and start the next; the line to print."""
+    def end_epoch(self, lr: float, test: Statistics, keep_best: bool) -> str:
+        """Log the epoch, keep its weights, where `keep_best` only if they are better, and start the next.
+
+        Returns:
+            The line to print.
+        """
         train = self.statistics
         row = [self.epoch + 1, lr, train.mse, test.mse, train.events_per_frame, test.events_per_frame]
         self.log.append([*row, *self.gradients])
-        best = test.mse < self.best_mse
-        if best:
-            self.best_mse = test.mse
-            self.best_weights = {name: value.cpu().clone() for name, value in self.network.state_dict().items()}
+        if not keep_best or test.mse < self.kept_mse:
+            self.kept_mse = test.mse
+            self.kept_weights = {name: value.cpu().clone() for name, value in self.network.state_dict().items()}
         self.epoch, self.step, self.statistics = self.epoch + 1, 0, Statistics()
-        return (
-            f"epoch {self.epoch:3d}  lr {lr:.1e}  train mse {train.mse:.5f}  test mse {test.mse:.5f}"
-            + (f"  events/frame {test.events_per_frame:7.1f}" if test.events else "")
-            + ("  best" if best else "")
+        return f"epoch {self.epoch:3d}  lr {lr:.1e}  train mse {train.mse:.5f}  test mse {test.mse:.5f}" + (
+            f"  events/frame {test.events_per_frame:7.1f}" if test.events else ""
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -103,7 +104,7 @@ class Training:
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all(),
             "statistics": asdict(self.statistics),
-            **{name: getattr(self, name) for name in ("epoch", "step", "gradients", "log", "best_mse", "best_weights")},
+            **{name: getattr(self, name) for name in ("epoch", "step", "gradients", "log", "kept_mse", "kept_weights")},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -124,11 +125,12 @@ def fit(
     train: Callable[[int], Batches],
     measure: Callable[[], Statistics],
     epochs: int,
+    keep_best: bool,
     checkpoint: Path,
     checkpoint_minutes: float,
     on_epoch: Callable[[Training], None] = lambda training: None,
 ) -> None:
-    """Train to the last epoch, and keep the weights with the lowest test MSE.
+    """Train to the last epoch, and keep its weights or those of the epoch with the lowest test MSE.
 
     An unfinished run resumes from its checkpoint. Its state is saved after each epoch, every
     `checkpoint_minutes` and on Ctrl-C or SIGTERM, which end the run after the step it is in.
@@ -138,8 +140,9 @@ def fit(
         forward: the network's output for frames (N, T, 33, 100, 3).
         penalty: what is added to the MSE, from the rates of `NetworkOutput`.
         train: the batches of an epoch, counted from 0.
-        measure: what chooses the best epoch.
+        measure: the network on held-out road.
         epochs: how many there are.
+        keep_best: the published way: held-out road chooses the epoch, so its figure is too good.
         checkpoint: the file of the state.
         checkpoint_minutes: the longest time that a killed run loses.
         on_epoch: called after each epoch.
@@ -171,7 +174,7 @@ def fit(
             for group in training.optimizer.param_groups:
                 group["lr"] = lr
             train_epoch(training, train(training.epoch).after(training.step), forward, penalty, after_step)
-            bar.write(training.end_epoch(lr, measure()))
+            bar.write(training.end_epoch(lr, measure(), keep_best))
             saver.save()
             on_epoch(training)
 

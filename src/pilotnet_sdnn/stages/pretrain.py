@@ -1,4 +1,4 @@
-"""Train the network on single frames, without thresholds, and keep the best one: where stage train starts.
+"""Train the network on single frames, without thresholds: stage train starts from it.
 
 Shuffled frames are diverse batches, long sequences of road are not: on a real drive a network that starts from here
 follows the road better. One pretraining serves all experiments with thresholds and the event loss.
@@ -60,11 +60,12 @@ def main() -> None:
             train=partial(training_batches, train, augmentation, params.seed),
             measure=partial(measure_batches, network, forward, test),
             epochs=params.pretrain_epochs,
+            keep_best=params.split == "random",
             checkpoint=checkpoint,
             checkpoint_minutes=params.checkpoint_minutes,
         )
-        write_tensors(PRETRAINED, training.best_weights)
-    print(f"{PRETRAINED}: test mse {training.best_mse:.5f} sq. radians, frame by frame")
+        write_tensors(PRETRAINED, training.kept_weights)
+    print(f"{PRETRAINED}: test mse {training.kept_mse:.5f} sq. radians, frame by frame")
 
 
 if __name__ == "__main__":
