@@ -124,7 +124,7 @@ def test_the_runs_that_dvc_knows(sweep):
     assert float(rows[main]["synops_per_frame"]) == sweep.metrics("operations")["synops_per_frame"]
     assert (rows[main]["lam"], rows["sparse"]["lam"]) == ("0.02", "2")
     assert "failed: broken" in printed and "queued: waiting" in printed
-    assert "synthetic road, seed 4205, 160 frames: 32 test frames, random split" in printed
+    assert "synthetic road, seed 4205, 160 frames: 32 held-out frames, blocked split" in printed
     assert max(map(len, printed.splitlines())) <= 80
     assert Image.open(sweep.path / "pareto/pareto.png").size[0] > 1000
     assert sweep.run("git", "status", "--porcelain") == ""  # what it writes is ignored
@@ -147,13 +147,13 @@ def test_edited_parameters_are_not_shown_with_old_metrics(sweep):
 
 
 def test_another_drive_is_not_mixed_in(sweep):
-    """A run on other test frames is named below the picture, and in the table only."""
+    """A run on other held-out frames is named below the picture, and in the table only."""
     file = sweep.path / "metrics/evaluation.json"
     metrics = json.loads(file.read_text())
     file.write_text(json.dumps({**metrics, "label_variance": 2 * metrics["label_variance"]}))
     printed = pareto(sweep)
     sweep.run("git", "checkout", "metrics")
-    assert "not drawn, on other test frames: workspace" in printed
+    assert "not drawn, on other held-out frames: workspace" in printed
     assert {row["run"] for row in table(sweep)} == {head(sweep), "sparse", "workspace"}
 
 

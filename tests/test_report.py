@@ -110,7 +110,7 @@ def test_gate_fails_and_names_metric_old_new_and_limit(clone, capsys):
 
 def test_stale_lock_is_told_from_missing_data(clone):
     assert stale_stages() == {}
-    source = Path("src/pilotnet_sdnn/kernels.cpp")
+    source = Path("src/pilotnet_sdnn/sdnn/kernels/neurons.cpp")
     source.write_text(source.read_text() + "// another byte\n")
     assert list(stale_stages()) == ["train"]
     clone.run("git", "checkout", "-q", ".")

@@ -28,7 +28,7 @@ def main() -> None:
         if not runs:
             raise UserError(f"no finished runs{_listed(skipped)}; make some: {QUEUE}")
         drawn, alone = _panels(comparable(runs))
-        notes = [f"not drawn, on other test frames: {run.name} ({title([run])})" for run in alone]
+        notes = [f"not drawn, on other held-out frames: {run.name} ({title([run])})" for run in alone]
         save(figure := draw(drawn, "\n".join(notes)), folder / "pareto.svg")
         save(figure, folder / "pareto.png")
         _write_table(folder / "pareto.csv", [*drawn, *([run] for run in alone)])

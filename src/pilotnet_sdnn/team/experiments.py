@@ -22,7 +22,7 @@ WORKSPACE = "workspace"
 
 
 class Run(NamedTuple):
-    """What one run of the pipeline measured on its test frames."""
+    """What one run of the pipeline measured on held-out road."""
 
     name: str  # of the experiment, the branch, the commit or the workspace
     params: dict[str, Any]

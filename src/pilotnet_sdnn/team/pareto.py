@@ -130,7 +130,7 @@ def title(runs: list[Run]) -> str:
     """What the MSE of comparable runs is measured on, and how long they trained if all did as long."""
     params = runs[0].params
     trained = [] if "epochs" in differing(runs) else [f"{params.get('epochs')} epochs"]
-    parts = [f"{runs[0].test_frames[0] or 0:.0f} test frames", f"{params.get('split')} split", *trained]
+    parts = [f"{runs[0].test_frames[0] or 0:.0f} held-out frames", f"{params.get('split')} split", *trained]
     return f"{runs[0].drive}: {', '.join(parts)}"
 
 
