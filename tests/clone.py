@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 TINY = {  # with a checkpoint after nearly every step, so that kills hit their writing
     "synthetic_frames": 160, "sequence": 16, "batch": 2, "pretrain_epochs": 2, "epochs": 12, "lr": 0.01,
-    "sparsity": 3, "checkpoint_minutes": 0.0001, "deploy_frames": 20,
+    "sparsity": 0, "checkpoint_minutes": 0.0001, "deploy_frames": 20,
 }  # fmt: skip
 
 

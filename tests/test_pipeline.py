@@ -38,10 +38,10 @@ def test_repro_makes_every_output(clone):
     assert clone.metrics("ann").keys() == {"ann_mse", "ann_mae_degrees", "ann_r2"}
 
 
-def test_saved_network_is_the_best_one_of_the_run(clone):
-    """The metric of the file, measured anew, is the least test MSE of the log."""
+def test_saved_network_is_the_one_the_training_ended_with(clone):
+    """The metric of the file, measured anew, is the last test MSE of the log: nothing is picked on held-out road."""
     train = clone.metrics("train")
-    assert clone.metrics("evaluation")["mse"] == pytest.approx(train["best_test_mse"], rel=1e-5)
+    assert clone.metrics("evaluation")["mse"] == pytest.approx(train["final_test_mse"], rel=1e-5)
     assert train["best_test_mse"] <= train["final_test_mse"]
 
 

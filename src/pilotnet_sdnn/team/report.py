@@ -173,9 +173,7 @@ def _operations(metrics: dict[str, MetricChange], limits: Limits) -> str:
     totals = (_counts(metrics, f"{kind}_per_frame", limits) for kind in ("events", "synops"))
     rows.append(("total", *(cell for total in totals for cell in total)))
     head = ("layer", "events", "here", "change", "synops", "here", "change")
-    return "## Operations by layer\n\nPer frame of held-out road, base and here.\n\n" + table(
-        head, rows
-    )
+    return "## Operations by layer\n\nPer frame of held-out road, base and here.\n\n" + table(head, rows)
 
 
 def _natural(layer: str) -> tuple[str, int]:
