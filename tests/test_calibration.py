@@ -2,13 +2,13 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
-import torch
 from conftest import drifting_noise
 from test_kernels import new_network
 
 from pilotnet_sdnn.measure.activity import Counter
-from pilotnet_sdnn.sdnn.calibration import FACTOR, Calibration, Calibrator, calibrate, price
+from pilotnet_sdnn.measure.calibration import FACTOR, Calibration, Calibrator, calibrate, price
 from pilotnet_sdnn.sdnn.geometry import layer_geometries
 from pilotnet_sdnn.sdnn.network import Network
 
@@ -22,19 +22,17 @@ def network() -> Network:
 
 @pytest.fixture
 def calibrator(network) -> Calibrator:
-    streams = [(frames[None], torch.zeros(1, 6)) for frames in drifting_noise(2, 6)]
-    return Calibrator(network, streams, "native", LAYERS)
+    return Calibrator(network, drifting_noise(2, 6).numpy(), np.zeros((2, 6)), "native", LAYERS)
 
 
 def test_operations_and_error_are_those_that_are_measured(network, calibrator):
     """Counted anew by `measure`, the first frames left out."""
     found = calibrator.measure(calibrator.thresholds())
-    counted = [Counter(network, "torch").sequences(frames.numpy()) for frames, _ in calibrator.streams]
-    synops = sum(activity.synops[~activity.is_start].sum() for activity in counted)
+    counted = Counter(network, "torch").sequences(calibrator.frames)
+    synops = counted.synops[~counted.is_start].sum()
     macs = sum(layer.macs for layer in layer_geometries(network))
-    assert found.sparsity == pytest.approx(macs * 10 / synops, rel=1e-5)
-    squares = [(activity.angles.astype(float) ** 2).mean() for activity in counted]
-    assert found.mse == pytest.approx(sum(squares) / 2, rel=1e-5)
+    assert found.sparsity == pytest.approx(macs * 10 / synops)
+    assert found.mse == pytest.approx((counted.angles.astype(float) ** 2).mean())
 
 
 def test_one_threshold_rises_at_a_time_until_the_target(network, calibrator):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pilotnet_sdnn.dataset.alignment import align, inconclusive, turning, warnings
-from pilotnet_sdnn.dataset.inspection import curves, draw, drive_metrics, jumps
 from pilotnet_sdnn.dataset.resizing import resized_frames
 from pilotnet_sdnn.dataset.store import Frames
 from pilotnet_sdnn.drive import synthetic
 from pilotnet_sdnn.drive.drive_zip import open_drive, read_labels
 from pilotnet_sdnn.drive.labels import parse_labels, radians
+from pilotnet_sdnn.inspection.alignment import align, inconclusive, turning, warnings
+from pilotnet_sdnn.inspection.overview import curves, draw, drive_metrics, jumps
 
 
 def smooth(rng: np.random.Generator, length: int, over: int) -> np.ndarray:

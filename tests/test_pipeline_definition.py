@@ -20,6 +20,8 @@ ENVIRONMENT = "data/environment.yaml"
 
 CHANGE_NO_OUTPUT = {f"{name}.py" for name in ("__init__", "errors", "interrupts", "params", "paths", "progress")}
 PARAMS_THAT_CHANGE_NO_OUTPUT = {"checkpoint_minutes"}
+TRAINING = {"pretrain", "train", "calibrate"}
+MEASURING = {"export", "evaluate", "compare_ops", "simulate_loihi"}
 IMPORTED_AS = {"PIL": "pillow", "cv2": "opencv-python-headless", "lava": "lava-dl"}
 
 
@@ -145,8 +147,11 @@ def stale(clone) -> set[str]:
 @pytest.mark.parametrize(
     ("library", "stages"),
     [
-        ("torch", {"train", "train_ann", "export", "evaluate", "compare_ops", "simulate_loihi"}),
-        ("lava-dl", {"train", "export", "evaluate", "compare_ops", "simulate_loihi"}),
+        (
+            "torch",
+            {"pretrain", "train", "calibrate", "train_ann", "export", "evaluate", "compare_ops", "simulate_loihi"},
+        ),
+        ("lava-dl", {"pretrain", "train", "calibrate", "export", "evaluate", "compare_ops", "simulate_loihi"}),
         ("h5py", {"resize", "export", "simulate_loihi"}),
         ("pillow", {"download", "resize"}),
         ("ruff", set()),

@@ -33,7 +33,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_metrics(path: Path, metrics: dict) -> None:
-    """Write metrics as JSON, one a line, floats to six significant digits: git and people diff them well.
+    """Write metrics as JSON, one metric per line, floats to six significant digits: git and people diff them well.
 
     JSON has no NaN and no infinity; they become null.
     """

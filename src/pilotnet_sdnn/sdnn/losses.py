@@ -6,11 +6,11 @@ from torch import Tensor
 
 
 def synops_loss(rates: Tensor, thresholds: Tensor, macs: Tensor) -> Tensor:
-    """Synaptic operations as a share of a tenth of the ANN baseline's MACs, from above.
+    """An upper bound on the synaptic operations, in tenths of the ANN baseline's MACs.
 
     A message is at least as large as its threshold, so a layer's rate over its threshold is no less than
     its events per neuron and frame (but for the rounding of messages), and layers count by the MACs that
-    their messages replace. It is the operations that are penalised, as in Sorbaro et al., "Optimizing the
+    their messages replace. This penalises operations, after Sorbaro et al., "Optimizing the
     energy consumption of spiking neural networks for neuromorphic applications", Frontiers in
     Neuroscience 2020. Thresholds learn from the rates alone: they are constants here.
 

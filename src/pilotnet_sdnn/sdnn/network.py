@@ -192,17 +192,17 @@ def read_tensors(path: Path, stage: str) -> dict[str, Tensor]:
         raise UserError(f"{path}: not a saved network ({type(error).__name__}); `dvc repro {stage}` makes it") from None
 
 
-def load_network(path: Path) -> Network:
+def load_network(path: Path, stage: str = "calibrate") -> Network:
     """The network saved at `path`, in evaluation mode.
 
     Raises:
         UserError: there is none, or it is of another network.
     """
     network = Network()
-    weights = read_tensors(path, "train")
+    weights = read_tensors(path, stage)
     try:
         network.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:
-        raise UserError(f"{path}: not a saved network ({type(error).__name__}); `dvc repro train` makes it") from None
+        raise UserError(f"{path}: not a saved network ({type(error).__name__}); `dvc repro {stage}` makes it") from None
     network.initialise_shapes()
     return network.eval()

@@ -71,10 +71,10 @@ class Training:
 
     network: torch.nn.Module
     optimizer: torch.optim.Optimizer
-    epoch: int = 0  # that runs
-    step: int = 0  # of it that are done
-    statistics: Statistics = field(default_factory=Statistics)  # of these steps
-    gradients: list[float] = field(default_factory=list)  # norm of each layer's at the last of them
+    epoch: int = 0  # current epoch, counted from 0
+    step: int = 0  # steps done in this epoch
+    statistics: Statistics = field(default_factory=Statistics)  # over these steps
+    gradients: list[float] = field(default_factory=list)  # gradient norm of each layer at the last of them
     log: list[list[float]] = field(default_factory=list)  # a row for each epoch done
     kept_mse: float = math.inf
     kept_weights: dict[str, Tensor] = field(default_factory=dict)

@@ -4,16 +4,15 @@ import logging
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pilotnet_sdnn.dataset.dataset import Dataset, open_dataset
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv
+from pilotnet_sdnn.measure.calibration import Calibrator, calibrate
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import CALIBRATION_LOG, FRAMES, NETWORK, TRAINED
 from pilotnet_sdnn.sdnn import kernels
-from pilotnet_sdnn.sdnn.calibration import Calibrator, calibrate
-from pilotnet_sdnn.sdnn.network import LAYERS, load_network, write_tensors
+from pilotnet_sdnn.sdnn.network import load_network, write_tensors
 
 STREAMS = 10  # of training road, at most
 LENGTH = 256  # frames of each, at most
@@ -24,26 +23,27 @@ def main() -> None:
     params = load_params()
     torch.set_num_threads(params.threads)
     dataset = open_dataset(FRAMES, params.sequence, params.split)
-    network = load_network(TRAINED)
+    network = load_network(TRAINED, "train")
     kernel = kernels.choose(params.kernels, torch.device("cpu"))
 
-    calibrator = Calibrator(network, training_streams(dataset), kernel, LAYERS_RAISED)
+    calibrator = Calibrator(network, *training_streams(dataset), kernel, LAYERS_RAISED)
     log = []
     for step in calibrate(calibrator, params.sparsity):
         log.append([round(step.sparsity, 3), round(step.mse, 6), *(round(t, 4) for t in step.thresholds)])
         print(f"training road: {step.sparsity:.1f}x, mse {step.mse:.5f}", flush=True)
-    write_csv(CALIBRATION_LOG, ("sparsity", "mse", *LAYERS[:LAYERS_RAISED]), log)
+    thresholds = [f"threshold_{i}" for i in range(LAYERS_RAISED)]
+    write_csv(CALIBRATION_LOG, ("sparsity", "mse", *thresholds), log)
     write_tensors(NETWORK, network.state_dict())
     if step.sparsity < params.sparsity:
         print(f"warning: sparsity: {params.sparsity} is out of reach, {step.sparsity:.1f} is the most")
 
 
-def training_streams(dataset: Dataset) -> list[tuple[Tensor, Tensor]]:
-    """Streams spread evenly over the training road: frames (1, T, 33, 100, 3) and angles (1, T)."""
+def training_streams(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Streams spread evenly over the training road: frames (S, T, 33, 100, 3) and angles (S, T)."""
     length = min(LENGTH, max(stop - start for start, stop in dataset.split.train))
     frames, angles = dataset.sequences(dataset.split.train, length)
     chosen = np.unique(np.linspace(0, len(frames) - 1, STREAMS).round().astype(int))
-    return [(torch.from_numpy(frames[i])[None], torch.from_numpy(angles[i])[None]) for i in chosen]
+    return frames[chosen], angles[chosen]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measure the best network on held-out road, as a running camera and restarted, and sum up its training."""
+"""Measure the calibrated network on held-out road, as a running camera and restarted, and summarise its training."""
 
 import logging
 

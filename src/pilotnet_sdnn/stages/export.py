@@ -1,4 +1,4 @@
-"""Export the best network as HDF5 for Loihi 2."""
+"""Export the calibrated network as HDF5 for Loihi 2."""
 
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.loihi.export import export_hdf5

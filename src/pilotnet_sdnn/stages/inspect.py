@@ -1,10 +1,10 @@
 """Inspect the drive: do its labels match its frames?"""
 
-from pilotnet_sdnn.dataset.alignment import align, inconclusive, turning, warnings
-from pilotnet_sdnn.dataset.inspection import curves, draw, drive_metrics, jumps
 from pilotnet_sdnn.dataset.store import read_frames
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv, write_metrics
+from pilotnet_sdnn.inspection.alignment import align, inconclusive, turning, warnings
+from pilotnet_sdnn.inspection.overview import curves, draw, drive_metrics, jumps
 from pilotnet_sdnn.paths import DRIVE_METRICS, DRIVE_PICTURE, DRIVE_PLOT, FRAMES
 from pilotnet_sdnn.progress import progress
 

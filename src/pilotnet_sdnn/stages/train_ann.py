@@ -24,8 +24,6 @@ from pilotnet_sdnn.sdnn.network import write_tensors
 from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
 from pilotnet_sdnn.sdnn.training import Training, fit, measure_batches
 
-DROPOUT = 0.2  # the tutorial's, whatever the sigma-delta network has
-
 
 def main() -> None:
     params = load_params()
@@ -44,7 +42,7 @@ def main() -> None:
     augmentation = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
 
     # network
-    network = ann_baseline(DROPOUT).to(device)
+    network = ann_baseline(params.dropout).to(device)
     forward = partial(predict, network)
 
     # loop

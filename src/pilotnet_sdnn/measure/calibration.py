@@ -1,20 +1,17 @@
 """Thresholds raised after training, each where it saves most for the least.
 
 Training finds weights; how much a neuron may hold back is decided afterwards. One training then gives a whole trade-off
-between error and operations, and thresholds that are small in training cost less accuracy than those that grew in it.
+between error and operations.
 """
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise
 from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
 
-from pilotnet_sdnn.sdnn import kernels
-from pilotnet_sdnn.sdnn.geometry import fan_out, layer_geometries
+from pilotnet_sdnn.measure.activity import Counter, concatenated
+from pilotnet_sdnn.sdnn.geometry import layer_geometries
 from pilotnet_sdnn.sdnn.network import Network
 
 FACTOR = 2**0.25  # by which a threshold rises in one step
@@ -31,17 +28,17 @@ class Calibration(NamedTuple):
 class Calibrator:
     """Tries thresholds of a network on streams of training road."""
 
-    def __init__(self, network: Network, streams: list[tuple[Tensor, Tensor]], kernel: str, layers: int) -> None:
+    def __init__(self, network: Network, frames: np.ndarray, angles: np.ndarray, kernel: str, layers: int) -> None:
         """Args:
-        network: in evaluation mode; its thresholds are changed.
-        streams: frames (1, T, 33, 100, 3) uint8 and angles (1, T) in radians of each.
+        network: its thresholds are changed.
+        frames: (S, T, 33, 100, 3) uint8, S streams.
+        angles: (S, T) radians, their labels.
         kernel: "native" or "torch".
         layers: how many thresholds, from layer-0 on, may rise.
         """
-        self.network, self.streams, self.kernel = network, streams, kernel
-        geometry = layer_geometries(network)
-        self.fan_outs = [fan_out(source, target).flatten() for source, target in pairwise(geometry)]
-        self.macs = sum(layer.macs for layer in geometry)
+        self.frames, self.angles = frames, angles
+        self.counter = Counter(network, kernel)
+        self.macs = sum(layer.macs for layer in layer_geometries(network))
         self.parameters = [block.neuron.delta.threshold for block in network.layers[:layers]]
 
     def thresholds(self) -> list[float]:
@@ -53,19 +50,13 @@ class Calibrator:
         for parameter, threshold in zip(self.parameters, thresholds, strict=True):
             parameter.data.fill_(threshold)
 
-    @torch.no_grad()
     def measure(self, thresholds: list[float]) -> Calibration:
         """What thresholds do. Operations count from the second frame of each stream on: a camera starts once."""
         self.set(thresholds)
-        squared_error, synops, frames = 0.0, 0.0, 0
-        for stream, angles in self.streams:
-            output, messages, _ = kernels.stream(self.network, stream, self.kernel, None)
-            squared_error += F.mse_loss(output.angles, angles, reduction="sum").item()
-            sent = [(message[0, 1:] != 0).sum(0).flatten() for message in messages]
-            synops += float(sum((s * f).sum() for s, f in zip(sent, self.fan_outs, strict=True)))
-            frames += angles.numel()
-        counted = frames - len(self.streams)
-        return Calibration(thresholds, squared_error / frames, self.macs * counted / max(synops, 1))
+        activity = concatenated([self.counter.sequences(stream[None]) for stream in self.frames])
+        mse = float(np.mean((activity.angles.astype(float) - self.angles.ravel()) ** 2))
+        synops = activity.synops[~activity.is_start].sum(1).mean()
+        return Calibration(thresholds, mse, self.macs / max(float(synops), 1.0))
 
 
 def calibrate(calibrator: Calibrator, sparsity: float) -> Iterator[Calibration]:
@@ -92,5 +83,5 @@ def calibrate(calibrator: Calibrator, sparsity: float) -> Iterator[Calibration]:
 
 
 def price(now: Calibration, other: Calibration) -> float:
-    """Error added for the share of the ANN baseline's operations that is saved."""
+    """Error added per operation saved, as a share of the ANN baseline's."""
     return (other.mse - now.mse) / (1 / now.sparsity - 1 / other.sparsity)

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pilotnet_sdnn.dataset.alignment import LAG_TOLERANCE, Alignment, inconclusive, warnings
 from pilotnet_sdnn.dataset.store import FRAME_SHAPE, Frames
 from pilotnet_sdnn.files import atomic_write
+from pilotnet_sdnn.inspection.alignment import LAG_TOLERANCE, Alignment, inconclusive, warnings
 
 MIN_JUMP = 15.0  # degrees
 MAX_POINTS = 1000  # of a curve over the whole drive
