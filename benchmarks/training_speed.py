@@ -1,4 +1,4 @@
-"""What training costs: the fast path against stock lava-dl, against an ordinary network, and its limits.
+"""What training costs: the fast path against stock lava-dl, against the ANN baseline, and its limits.
 
     python benchmarks/training_speed.py [--threads 2] [--frames data/frames.h5] [--rounds 15]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src/pilotnet_sdnn"
@@ -34,32 +35,84 @@ def table(rows: list[list[str]], headers: list[str], numbers_from: int | None = 
 
 
 def results() -> str:
-    """Error and operations of the default run: the SDNN, the ANN baseline, and the SDNN as Loihi 2 computes it."""
-    steering, ann, loihi = metrics("evaluation"), metrics("ann"), metrics("deployment")["test_set"]
-    operations = metrics("operations")
-    loihi_events = sum(layer["fixed_point"] for layer in loihi["events"].values())
+    """Error and operations of the default run, as a running camera and restarted, beside the ANN baseline's."""
+    stream, ann, loihi = metrics("evaluation"), metrics("ann"), metrics("deployment")
+    counted = metrics("operations")
     rows = [
         [
-            "SDNN, as trained",
-            f"{steering['mse']:.5f}",
-            f"{steering['mae_degrees']:.2f}°",
-            f"{operations['synops_per_frame']:,.0f} synaptic operations, "
-            f"**{operations['synops_sparsity']:.1f}x fewer**, from {operations['total']['events']:,.0f} events",
+            "**SDNN**",
+            f"**{stream['mse']:.5f}**",
+            f"{stream['mae_degrees']:.2f}°",
+            f"{counted['synops_per_frame']:,.0f} synaptic operations, **{counted['synops_sparsity']:.1f}x fewer**",
         ],
         [
-            "SDNN, as Loihi 2 computes it",
+            "SDNN as Loihi 2 computes it",
             f"{loihi['fixed_point_mse']:.5f}",
             "",
-            f"the same network in fixed point: {loihi_events:,.0f} events",
+            f"{loihi['events_per_frame']:,.0f} events; {counted['total']['events']:,.0f} as trained",
         ],
         [
             "ANN baseline",
             f"{ann['ann_mse']:.5f}",
             f"{ann['ann_mae_degrees']:.2f}°",
-            f"{operations['macs_per_frame']:,} MACs",
+            f"{counted['macs_per_frame']:,} MACs",
+        ],
+        [
+            "SDNN, restarted every 16 frames",
+            f"{stream['restarted']['mse']:.5f}",
+            f"{stream['restarted']['mae_degrees']:.2f}°",
+            f"{counted['restarted']['synops_sparsity']:.1f}x fewer without first frames, "
+            f"{counted['as_published']['synops_sparsity']:.1f}x as published",
         ],
     ]
     return table(rows, ["", "MSE, sq. radians", "mean error", "operations per frame"])
+
+
+def story(**former: tuple[float, float, float]) -> str:
+    """The default run beside experiments; of each MSE, sparsity, and MSE when restarted every 16 frames."""
+    stream, ann, counted = metrics("evaluation"), metrics("ann"), metrics("operations")
+    rows = [["ANN baseline", f"{ann['ann_mse']:.5f}", "1x", ""]]
+    for name, (mse, sparsity, restarted) in former.items():
+        rows.append([f"SDNN, `{name}`", f"{mse:.5f}", f"{sparsity:.1f}x", f"{restarted:.5f}"])
+    restarted = stream["restarted"]["mse"]
+    rows.append(["SDNN, default", f"{stream['mse']:.5f}", f"{counted['synops_sparsity']:.1f}x", f"{restarted:.5f}"])
+    return table(rows, ["", "stream: MSE", "sparsity", "restarted every 16 frames: MSE"], numbers_from=1)
+
+
+def repro() -> str:
+    """What stage evaluate of the default run prints."""
+    stream = metrics("evaluation")
+    return "\n".join(
+        [
+            "```text",
+            "...",
+            "Running stage 'evaluate':",
+            "> PYTHONPATH=src python -m pilotnet_sdnn.stages.evaluate",
+            f"as a running camera: mse {stream['mse']:.5f} sq. radians, mae {stream['mae_degrees']:.2f} degrees, "
+            f"r2 {stream['r2']:.3f}; {stream['events_per_frame']:.1f} events/frame",
+            f"restarted every 16 frames: mse {stream['restarted']['mse']:.5f}; holding each answer for 64 frames: "
+            f"mse {stream['following']['held_mse']:.5f}",
+            "...",
+            "```",
+        ]
+    )
+
+
+def diff() -> str:
+    """What `dvc metrics diff` prints of metrics/evaluation.json after the experiment whose metrics are in sparser.json."""
+    base = metrics("evaluation")
+    here = json.loads((ROOT / "docs/sparser.json").read_text(encoding="utf-8"))
+    names = ("events_per_frame", "mae_degrees", "mse", "r2")
+    rows = [
+        [
+            "metrics/evaluation.json",
+            name,
+            *(f"{value:.5g}" for value in (base[name], here[name], here[name] - base[name])),
+        ]
+        for name in names
+    ]
+    shown = tabulate(rows, ["Path", "Metric", "HEAD", "workspace", "Change"], tablefmt="plain", disable_numparse=True)
+    return f"```text\n{shown}\n...\n```"
 
 
 def operations() -> str:
@@ -95,6 +148,20 @@ def operations() -> str:
     )
 
 
+def loihi() -> str:
+    """The default run as trained and as Loihi 2 computes it."""
+    deployment = metrics("deployment")
+    variants = {
+        "from the start of the hardware": deployment,
+        "from the start of the trained network": deployment["same_start"],
+        "from the start of the hardware, corrected": deployment["corrected"],
+    }
+    rows = [["as trained, floating point", f"{deployment['float_mse']:.5f}", ""]]
+    for name, values in variants.items():
+        rows.append([f"fixed point, {name}", f"{values['fixed_point_mse']:.5f}", f"{values['max_abs_difference']:.2f}"])
+    return table(rows, ["", "MSE, sq. radians", "largest difference, degrees"], numbers_from=1)
+
+
 def stages() -> str:
     """dvc.yaml in a table."""
     pipeline = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -121,20 +188,23 @@ def modules() -> str:
     return table(rows, ["module", "what it holds"])
 
 
-def running_camera() -> str:
-    """The default network over one stretch with state carried, and over sequences that start anew."""
-    deployment = metrics("deployment")
+def following() -> str:
+    """Whether the network of the default run follows the road."""
+    stream = metrics("evaluation")
+    follows = stream["following"]
     return (
-        f"In the default run the stretch of {deployment['frames']} frames has an MSE of {deployment['float_mse']:.5f}, "
-        f"the sequences have {deployment['test_set']['float_mse']:.5f}. "
-        "On Udacity CH2_001 (10 epochs) they have 0.01105 and 0.03454."
+        f"The default run has an MSE of {stream['mse']:.5f}; holding its answers, it has {follows['held_mse']:.5f}. "
+        f"Its predictions spread by {follows['prediction_spread_degrees']:.1f} degrees, the labels by "
+        f"{follows['label_spread_degrees']:.1f}. They lag by {follows['lag_frames']} frames. The first tenth of the "
+        f"streams has an MSE of {follows['first_tenth_mse']:.5f}, the last {follows['last_tenth_mse']:.5f}."
     )
 
 
 def as_published() -> str:
     """What the tutorial's way of counting makes of the default run."""
-    exact, published = metrics("operations"), metrics("operations")["as_published"]
+    counted = metrics("operations")
     return (
-        f"The default run has {exact['synops_sparsity']:.2f}x fewer operations. As published it would be "
-        f"{published['synops_sparsity']:.2f}x."
+        f"On the same road, restarted every 16 frames, the default run has "
+        f"{counted['restarted']['synops_sparsity']:.2f}x fewer operations, counted exactly but for the first frames. "
+        f"As published it would be {counted['as_published']['synops_sparsity']:.2f}x."
     )

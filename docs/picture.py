@@ -13,10 +13,11 @@ from pilotnet_sdnn.drive.archives import read_member
 from pilotnet_sdnn.drive.drive_zip import frame_member, open_drive, origin, read_labels
 from pilotnet_sdnn.drive.images import decode_frame
 from pilotnet_sdnn.drive.synthetic_world import FRAME_RATE
-from pilotnet_sdnn.paths import DRIVE, EVALUATION_METRICS, OPERATIONS_METRICS, OPERATIONS_PLOT, STEERING_PLOT
+from pilotnet_sdnn.paths import ACTIVITY, DRIVE, EVALUATION_METRICS, OPERATIONS_METRICS, OPERATIONS_PLOT
 
 PICTURE = Path(__file__).with_name("picture.png")
-SHOWN = (60, 200, 340, 480)  # frames of the steering plot
+PHOTOS = (0.15, 0.35, 0.55, 0.85)  # of the minute that is shown
+SHOWN = 60 * FRAME_RATE  # held-out frames
 
 
 def columns(path: Path) -> dict[str, list[str]]:
@@ -33,13 +34,17 @@ def draw_frame(ax: Axes, number: int, degrees: float) -> None:
     ax.axis("off")
 
 
-def draw_steering(ax: Axes, steering: dict[str, list[str]]) -> None:
-    seconds = np.arange(len(steering["frame"])) / FRAME_RATE
-    ax.plot(seconds, np.array(steering["label_degrees"], float), color="0.6", lw=3, label="label")
-    ax.plot(seconds, np.array(steering["predicted_degrees"], float), color="tab:blue", lw=1, label="SDNN")
-    ax.set(xlabel="seconds", ylabel="steering wheel, degrees")
-    ax.set_title(f"r2 {json.loads(EVALUATION_METRICS.read_text())['r2']:.2f} on test frames", fontsize=10)
-    ax.legend(frameon=False, loc="upper right")
+def draw_steering(ax: Axes, activity: dict[str, np.ndarray]) -> None:
+    """Labels and predictions; a line where the next stretch of held-out road begins."""
+    seconds = np.arange(len(activity["labels"])) / FRAME_RATE
+    ax.plot(seconds, np.degrees(activity["labels"]), color="0.6", lw=3, label="label")
+    ax.plot(seconds, np.degrees(activity["angles"]), color="tab:blue", lw=1, label="SDNN")
+    for start in seconds[activity["is_start"]][1:]:
+        ax.axvline(start, color="0.85", lw=0.8, zorder=0)
+    ax.margins(x=0)
+    ax.set(xlabel="seconds of unseen road, one stretch after another", ylabel="steering wheel, degrees")
+    ax.set_title(f"r2 {json.loads(EVALUATION_METRICS.read_text())['r2']:.2f} as a running camera", fontsize=10)
+    ax.legend(frameon=False, loc="upper right", ncols=2, fontsize=9)
 
 
 def draw_operations(ax: Axes, operations: dict[str, list[str]]) -> None:
@@ -52,14 +57,16 @@ def draw_operations(ax: Axes, operations: dict[str, list[str]]) -> None:
 
 
 def main() -> None:
-    steering = columns(STEERING_PLOT)
+    stored = np.load(ACTIVITY)
+    activity = {name: stored[name][:SHOWN] for name in ("frames", "labels", "angles", "is_start")}
     figure = plt.figure(figsize=(10, 5), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=(2, 3))
     top, bottom = parts
-    for ax, i in zip(top.subplots(1, len(SHOWN)), SHOWN, strict=True):
-        draw_frame(ax, int(steering["frame"][i]), float(steering["label_degrees"][i]))
+    for ax, share in zip(top.subplots(1, len(PHOTOS)), PHOTOS, strict=True):
+        i = int(share * len(activity["frames"]))
+        draw_frame(ax, activity["frames"][i], float(np.degrees(activity["labels"][i])))
     left, right = bottom.subplots(1, 2, width_ratios=(3, 2))
-    draw_steering(left, steering)
+    draw_steering(left, activity)
     draw_operations(right, columns(OPERATIONS_PLOT))
     with open_drive(DRIVE) as drive:
         figure.suptitle(origin(drive), fontsize=10)

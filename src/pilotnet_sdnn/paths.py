@@ -52,5 +52,5 @@ def repository() -> Path:
 
 
 def user_cache() -> Path:
-    """Where what is dear to get again outlives any one checkout or experiment."""
+    """Per-user cache for expensive files, shared by all checkouts and experiments."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pilotnet-sdnn"
