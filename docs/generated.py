@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src/pilotnet_sdnn"
@@ -96,23 +95,6 @@ def repro() -> str:
             "```",
         ]
     )
-
-
-def diff() -> str:
-    """What `dvc metrics diff` prints of metrics/evaluation.json after the experiment whose metrics are in sparser.json."""
-    base = metrics("evaluation")
-    here = json.loads((ROOT / "docs/sparser.json").read_text(encoding="utf-8"))
-    names = ("events_per_frame", "mae_degrees", "mse", "r2")
-    rows = [
-        [
-            "metrics/evaluation.json",
-            name,
-            *(f"{value:.5g}" for value in (base[name], here[name], here[name] - base[name])),
-        ]
-        for name in names
-    ]
-    shown = tabulate(rows, ["Path", "Metric", "HEAD", "workspace", "Change"], tablefmt="plain", disable_numparse=True)
-    return f"```text\n{shown}\n...\n```"
 
 
 def operations() -> str:
