@@ -245,11 +245,8 @@ def test_folder_that_cannot_be_written_is_one_line(clone):
 
 
 @pytest.fixture
-def in_clone(tmp_path, monkeypatch) -> Clone:
+def in_clone(clone, monkeypatch) -> Clone:
     """A clone with data, in whose root the test runs."""
-    clone = Clone(tmp_path / "clone", **TINY)
-    (clone.path / "data").mkdir(exist_ok=True)
-    (clone.path / "data/frames.h5").write_bytes(b"frames")
     monkeypatch.chdir(clone.path)
     return clone
 
