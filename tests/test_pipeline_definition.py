@@ -110,6 +110,12 @@ def test_stage_runs_the_module_of_its_name_and_says_what_it_does(stage):
     assert STAGES[stage]["desc"]
 
 
+def test_dvc_lock_names_only_stages_of_dvc_yaml():
+    """DVC keeps the entry of a stage that was renamed, and what reads dvc.lock then calls it stale."""
+    lock = YAML(typ="safe").load((ROOT / "dvc.lock").read_text())["stages"]
+    assert set(lock) <= set(STAGES)
+
+
 def test_only_one_module_imports_lava():
     importers = {
         file.relative_to(ROOT / PACKAGE).as_posix()
