@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src/pilotnet_sdnn"
@@ -67,15 +68,20 @@ def results() -> str:
     return table(rows, ["", "MSE, sq. radians", "mean error", "operations per frame"])
 
 
-def story(**former: tuple[float, float, float]) -> str:
-    """The default run beside experiments; of each MSE, sparsity, and MSE when restarted every 16 frames."""
+def story(**experiments: tuple[float, float, float, int, float]) -> str:
+    """The default run beside experiments: MSE, r2, sparsity, lag in frames, and MSE when restarted every 16 frames."""
     stream, ann, counted = metrics("evaluation"), metrics("ann"), metrics("operations")
-    rows = [["ANN baseline", f"{ann['ann_mse']:.5f}", "1x", ""]]
-    for name, (mse, sparsity, restarted) in former.items():
-        rows.append([f"SDNN, `{name}`", f"{mse:.5f}", f"{sparsity:.1f}x", f"{restarted:.5f}"])
-    restarted = stream["restarted"]["mse"]
-    rows.append(["SDNN, default", f"{stream['mse']:.5f}", f"{counted['synops_sparsity']:.1f}x", f"{restarted:.5f}"])
-    return table(rows, ["", "stream: MSE", "sparsity", "restarted every 16 frames: MSE"], numbers_from=1)
+    rows = [["ANN baseline", f"{ann['ann_mse']:.5f} ({ann['ann_r2']:.3f})", "1x", "", ""]]
+    default = (
+        stream["mse"],
+        stream["r2"],
+        counted["synops_sparsity"],
+        stream["following"]["lag_frames"],
+        stream["restarted"]["mse"],
+    )
+    for name, (mse, r2, sparsity, lag, restarted) in {**experiments, "this default": default}.items():
+        rows.append([name, f"{mse:.5f} ({r2:.3f})", f"{sparsity:.1f}x", f"{lag} frames", f"{restarted:.5f}"])
+    return table(rows, ["", "stream: MSE (r2)", "sparsity", "lag", "restarted every 16 frames: MSE"], numbers_from=1)
 
 
 def repro() -> str:
@@ -95,6 +101,18 @@ def repro() -> str:
             "```",
         ]
     )
+
+
+def diff() -> str:
+    """What `dvc metrics diff` prints after experiment `sparser`, whose metrics/evaluation.json is docs/sparser.json."""
+    base = metrics("evaluation")
+    here = json.loads((ROOT / "docs/sparser.json").read_text(encoding="utf-8"))
+    rows = []
+    for name in ("events_per_frame", "mae_degrees", "mse", "r2"):
+        values = (base[name], here[name], here[name] - base[name])
+        rows.append(["metrics/evaluation.json", name, *(f"{round(value, 5):g}" for value in values)])
+    shown = tabulate(rows, ["Path", "Metric", "HEAD", "workspace", "Change"], tablefmt="plain", disable_numparse=True)
+    return f"```text\n{shown}\n...\n```"
 
 
 def operations() -> str:
@@ -177,7 +195,7 @@ def following() -> str:
     return (
         f"The default run has an MSE of {stream['mse']:.5f}; holding its answers, it has {follows['held_mse']:.5f}. "
         f"Its predictions spread by {follows['prediction_spread_degrees']:.1f} degrees, the labels by "
-        f"{follows['label_spread_degrees']:.1f}. They lag by {follows['lag_frames']} frames. The first tenth of the "
+        f"{follows['label_spread_degrees']:.1f}. Their lag is {follows['lag_frames']} frames. The first tenth of the "
         f"streams has an MSE of {follows['first_tenth_mse']:.5f}, the last {follows['last_tenth_mse']:.5f}."
     )
 
