@@ -3,6 +3,7 @@
 Generated parts are written by docs/generated.py: `uv run cog -r -I docs README.md docs/*.md` renews them.
 """
 
+import json
 import re
 import shlex
 import subprocess
@@ -121,6 +122,18 @@ def test_every_command_of_the_code_is_documented():
     assert scripts == {command.split()[0] for _, command in ALL_COMMANDS if command.startswith("sdnn-")}
 
 
+def test_figures_of_the_default_run_in_printed_output_are_those_of_metrics():
+    """Its rows in what sdnn-runs, sdnn-pareto and sdnn-report print; generated parts are checked as such."""
+    metrics = {name: json.loads((ROOT / f"metrics/{name}.json").read_text()) for name in ("evaluation", "operations")}
+    mse, synops = metrics["evaluation"]["mse"], round(metrics["operations"]["synops_per_frame"])
+    sparsity = f"{metrics['operations']['synops_sparsity']:.1f}x"
+    for page, row in {
+        "experiments.md": rf"^main +{mse:.5f} .* {synops} +{sparsity} ",
+        "team.md": rf"^mse +{mse:.6g} ",
+    }.items():
+        assert re.search(row, (ROOT / "docs" / page).read_text(), flags=re.M), row
+
+
 def test_no_reason_is_left_over():
     """Every pattern is of a command that is still there, and every test that is named still exists."""
     for pattern in RUN_BY | NOT_RUN:
@@ -139,10 +152,12 @@ def clone(tiny_pipeline, tmp_path) -> Clone:
     return clone
 
 
+VERDICTS = r"\b(better|worse|mixed|same|noise|negligible|unchanged|passed|FAILED)\b"
+
+
 def skeleton(line: str) -> str:
-    """A line of output without its figures, hashes, times, rulers and the width of its columns."""
-    line = re.sub(r"\b[0-9a-f]{7,}\b|[-+]?\d[\d.,:e+-]*", "#", re.sub(r"[│─├└]|--+", " ", line))
-    return " ".join(line.replace(" AM", "").replace(" PM", "").split())
+    """What is left of a line of output without figures, hashes, rulers and verdicts: it begins with the same words."""
+    return re.split(rf"\b[0-9a-f]{{7,}}\b|[-+]?\d|--+|{VERDICTS}", line)[0].strip()
 
 
 def add_drives(clone: Clone, drive: Path) -> None:
