@@ -75,6 +75,33 @@ def test_ill_typed_parameter_is_named_with_what_is_allowed(tmp_path, name, value
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("lr", "9" * 400, "a number > 0"),
+        ("lr", "9" * 5000, "not valid YAML"),
+        ("lr", "!!int hello", "not valid YAML"),
+        ("lr", "2026-99-99", "not valid YAML"),
+        ("lr", "1e999", "a number > 0"),
+        ("lr", "[" * 5000, "not valid YAML"),
+        ("lr", '"' + "x" * 10**6 + '"', "a number > 0"),
+        ("lr", '"\\x1b[2J\\u202e"', "a number > 0"),
+        ("lr", "&a [1, 2]\nlam: *a", "aliases"),
+        ("seed", str(2**64), "a whole number >= 0 and <= 18,446,744,073,709,551,615"),
+        ("threads", "2147483648", "a whole number >= 1 and <= 1,024"),
+        ("max_gigabytes", "1e308", "a number > 0 and <= 1,000,000"),
+        ("sequence", str(10**18), "a whole number >= 2 and <= 1,000,000"),
+        ("synthetic_frames", str(10**18), "a whole number >= 1 and <= 2,000,000"),
+        ("source", "[" + ", ".join(["a.zip"] * 10**5) + ", 7]", "synthetic, pilotnet, a path"),
+    ],
+)
+def test_extreme_values_are_one_short_line(tmp_path, name, value, expected):
+    with pytest.raises(UserError) as error:
+        load_params(edited(tmp_path, name, value))
+    message = str(error.value).replace(str(tmp_path), "")
+    assert expected in message and message.isprintable() and len(message) <= 300
+
+
 def test_unknown_parameter_is_named_with_the_likely_one(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(DEFAULTS + "treshold: 0.2\n")

@@ -1,7 +1,6 @@
 """params.yaml as one frozen, validated, typed object."""
 
 import difflib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -19,12 +18,19 @@ def _allowed(expected: str, allows: Callable[[Any], bool]) -> Any:
     return field(metadata={"expected": expected, "allows": allows})
 
 
-def _integer(low: int) -> Any:
-    return _allowed(f"a whole number >= {low}", lambda value: type(value) is int and value >= low)
+def _integer(low: int, high: int = 10**6) -> Any:
+    return _allowed(
+        f"a whole number >= {low} and <= {high:,}", lambda value: type(value) is int and low <= value <= high
+    )
+
+
+def _is_number(value: Any) -> bool:
+    """A number with which nothing overflows."""
+    return type(value) in (int, float) and abs(value) <= 10**12  # false for NaN
 
 
 def _number(expected: str, allows: Callable[[float], bool]) -> Any:
-    return _allowed(expected, lambda value: type(value) in (int, float) and math.isfinite(value) and allows(value))
+    return _allowed(expected, lambda value: _is_number(value) and allows(value))
 
 
 def _positive() -> Any:
@@ -46,9 +52,7 @@ def _are_sources(value: Any) -> bool:
 
 def _are_thresholds(value: Any) -> bool:
     values = value if isinstance(value, list) else [value] * 5
-    return len(values) == 5 and all(
-        type(number) in (int, float) and math.isfinite(number) and number > 0 for number in values
-    )
+    return len(values) == 5 and all(_is_number(number) and number > 0 for number in values)
 
 
 def _are_columns(value: Any) -> bool:
@@ -66,9 +70,9 @@ class Params:
     source: str | list[str] = _allowed(  # noqa: RUF009
         "synthetic, pilotnet, a path or an http(s) URL, or a list of such", _are_sources
     )
-    synthetic_frames: int = _integer(1)
+    synthetic_frames: int = _integer(1, 2 * 10**6)
     on_bad_frame: str = _one_of("error", "skip")
-    max_gigabytes: float = _positive()
+    max_gigabytes: float = _number("a number > 0 and <= 1,000,000", lambda value: 0 < value <= 10**6)
     simulator_degrees: float = _positive()
     csv_columns: dict[str, str | int | None] = _allowed(  # noqa: RUF009
         "frame, angle and time, each a column's name, its number from 0 or null; time or all may be null", _are_columns
@@ -76,7 +80,7 @@ class Params:
     csv_unit: str = _one_of("degrees", "radians", "-degrees", "-radians")
     gap_frames: int = _integer(1)
     gap_seconds: float = _positive()
-    seed: int = _integer(0)
+    seed: int = _integer(0, 2**64 - 1)
     sequence: int = _integer(2)
     split: str = _one_of("random", "blocked")
     pretrain_epochs: int = _integer(0)
@@ -93,7 +97,7 @@ class Params:
     mirror: float = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
     brightness: float = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
     contrast: float = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
-    shift: int = _integer(0)
+    shift: int = _integer(0, 100)
     shift_degrees: float = _number("a number", lambda value: True)
     ann: bool = _allowed("true or false", lambda value: isinstance(value, bool))
     threshold: float | list[float] = _allowed(  # noqa: RUF009
@@ -108,7 +112,7 @@ class Params:
     energy_mac_pj: float = _positive()
     energy_add_pj: float = _not_negative()
     kernels: str = _one_of("auto", "native", "torch")
-    threads: int = _integer(1)
+    threads: int = _integer(1, 1024)
 
 
 def drive_name(params: Mapping[str, Any]) -> str:
