@@ -59,7 +59,7 @@ def test_two_entries_of_one_name(tmp_path, refused):
     path = write_zip(tmp_path / "a.zip", DRIVE)
     with zipfile.ZipFile(path, "a") as drive:
         drive.writestr("driving_dataset/0.jpg", b"another")
-    refused(path, "entry 'driving_dataset/0.jpg' is there twice")
+    refused(path, "entry 'driving_dataset/0.jpg' appears twice")
 
 
 def test_encrypted_entry(tmp_path, refused):
@@ -85,7 +85,7 @@ def test_bomb_by_what_it_declares(tmp_path, refused):
 def test_frame_bigger_than_a_frame_can_be(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_FILE", 1000)
     path = write_zip(tmp_path / "a.zip", {"x.jpg": bytes(1001)}, compression=zipfile.ZIP_DEFLATED)
-    one_line(lambda: ZipArchive(path, 10**9).read("x.jpg"), "is of 1,001 bytes, more than the 1,000 allowed")
+    one_line(lambda: ZipArchive(path, 10**9).read("x.jpg"), "has 1,001 bytes, more than the 1,000 allowed")
     write_folder(tmp_path / "b", {"x.jpg": bytes(1001)})
     one_line(lambda: FolderArchive(tmp_path / "b").read("x.jpg"), "more than the 1,000 bytes allowed")
 
@@ -131,12 +131,16 @@ def test_frame_shorter_than_declared(tmp_path):
 def test_zip_that_was_cut_off(tmp_path, refused, kept):
     path = write_zip(tmp_path / "a.zip", DRIVE)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    refused(path, "a.zip: not a readable zip file, or cut off; get it again")
+    refused(path, "a.zip: not a readable zip file, or cut off; download it again")
 
 
 def test_zip_in_a_zip(tmp_path, refused):
     inner = write_zip(tmp_path / "inner.zip", DRIVE).read_bytes()
-    refused(write_zip(tmp_path / "outer.zip", {"inner.zip": inner}), "no data.txt in it", "found 'inner.zip'")
+    refused(
+        write_zip(tmp_path / "outer.zip", {"inner.zip": inner}),
+        "no data.txt, no driving_dataset/data.txt",
+        "found 'inner.zip'",
+    )
 
 
 def test_entry_without_a_name_is_no_file(tmp_path):
@@ -171,7 +175,7 @@ def test_labels_that_lead_out_of_a_folder(tmp_path, refused, frame):
 @pytest.mark.parametrize("name", ["data.txt", "driving_log.csv"])
 def test_labels_that_are_no_file_of_the_folder(tmp_path, refused, name, make):
     make(write_folder(tmp_path / "a", {"0.jpg": JPEG}) / name)
-    refused(tmp_path / "a", "no data.txt in it", "found '0.jpg'")
+    refused(tmp_path / "a", "no data.txt, no driving_dataset/data.txt", "found '0.jpg'")
 
 
 def test_link_that_stays_in_the_folder_is_followed(tmp_path):

@@ -152,6 +152,9 @@ def test_labels_that_are_no_text(tmp_path, data):
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
+        ("1.jpg 1_0", "expected an angle in degrees, found '1_0'"),
+        ("1.jpg 1,20180701", "expected a date and time"),  # a decimal comma
+        ("1.jpg \u0661", "expected an angle in degrees"),
         ("1.jpg 1081", "'1081' is no angle of a steering wheel"),
         ("1.jpg -1e300", "no angle of a steering wheel"),
         ("1.jpg -inf", "expected an angle in degrees"),
@@ -177,7 +180,9 @@ def test_line_that_cannot_be_used_is_named_or_left_out(tmp_path, line, problem):
 def test_no_label_left(tmp_path):
     path = write_zip(tmp_path / "a.zip", {"driving_dataset/data.txt": "0.jpg 1\n1.jpg nan\n"})
     with open_drive(path) as drive:
-        one_line(lambda: read_labels(drive, BadLabels("data.txt", "skip")), "not one of its lines", "2 labels left out")
+        one_line(
+            lambda: read_labels(drive, BadLabels("data.txt", "skip")), "no line is a valid label", "2 labels left out"
+        )
 
 
 def test_labels_without_end(monkeypatch):

@@ -151,7 +151,9 @@ def test_of_several_csv_files_the_one_with_the_columns_or_the_one_that_is_named(
 def test_csv_whose_columns_are_not_said_or_not_there(tmp_path, out):
     folder = write_folder(tmp_path / "a", {"labels.csv": "picture,steer\n0.jpg,1\n", "0.jpg": JPEG})
     one_line(lambda: fetched(out, str(folder)), "labels.csv", "csv_columns: {frame", "picture, steer")
-    one_line(lambda: fetched(out, str(folder), csv_columns=COLUMNS), "no column 'image', the frame", "picture, steer")
+    one_line(
+        lambda: fetched(out, str(folder), csv_columns=COLUMNS), "no column 'image' for the frame", "picture, steer"
+    )
     columns = {"frame": 0, "angle": 7, "time": None}
     one_line(lambda: fetched(out, str(folder), csv_columns=columns), "no column 7, the angle")
 
@@ -219,7 +221,21 @@ def test_the_same_drives_give_the_same_bytes_wherever_they_are(tmp_path, out):
 
 
 def test_one_drive_twice_is_refused(tmp_path, out):
-    one_line(lambda: fetched(out, ["synthetic", "synthetic"]), "'synthetic' is there twice")
+    one_line(lambda: fetched(out, ["synthetic", "synthetic"]), "'synthetic' appears twice")
+
+
+def test_columns_of_one_name_are_refused(tmp_path, out):
+    text = "image,angle,angle\n0.jpg,1,2\n"
+    source = write_zip(tmp_path / "a.zip", {"labels.csv": text, **FRAMES})
+    one_line(lambda: fetched(out, str(source), csv_columns=COLUMNS), "several columns are named 'angle'")
+    assert degrees(fetched(out, str(source), csv_columns={"frame": 0, "angle": 2, "time": None})[0]) == [2]
+
+
+def test_zip_that_mixes_slashes_is_packed_anew(tmp_path, out):
+    frames = {f"driving_dataset\\{name}": content for name, content in FRAMES.items()}
+    source = write_zip(tmp_path / "a.zip", {"driving_dataset/data.txt": SULLY_2017, **frames})
+    labels, images = fetched(out, str(source))
+    assert degrees(labels) == DEGREES and images == list(FRAMES.values())
 
 
 def test_thousands_of_missing_frames_are_one_line(tmp_path, out):
@@ -236,7 +252,7 @@ def test_lines_without_a_frame_are_left_out_and_counted(tmp_path, out, capsys):
     labels, _ = fetched(out, str(source), "skip")
     assert degrees(labels) == [0, 1]
     assert out.read_bytes() == source.read_bytes()
-    assert "4 labels left out (on_bad_frame: skip), the first: " in capsys.readouterr().out
+    assert "4 labels left out (on_bad_frame: skip), first " in capsys.readouterr().out
 
 
 def test_real_drives_go_through(tmp_path, out, capsys, real_drive, real_labels):
@@ -262,4 +278,4 @@ def test_list_of_drives_from_the_command_line(tmp_path):
     printed = clone.run("dvc", "exp", "run", "-S", "source=[a.zip,b.zip]", *columns, "resize")
     assert "b.zip: Sully Chen 2017 layout, 2 labelled frames" in printed
     assert "4 labelled frames of 2 drives" in printed
-    assert "2 stretches of road without a gap" in printed
+    assert "in 2 segments" in printed

@@ -10,7 +10,7 @@ import pytest
 
 from pilotnet_sdnn.drive import http, sources
 from pilotnet_sdnn.drive.drive_zip import open_drive, read_labels
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, exit_on_error
 
 
 @pytest.fixture(autouse=True)
@@ -162,11 +162,33 @@ def test_unknown_source_and_missing_zip(out):
     refused("../nowhere/drive.zip", out, "nowhere/drive.zip")
 
 
+HOSTILE_SOURCES = [
+    "a\0b.zip", "~nobody-here/drive.zip", "loop", "x" * 5000, "\x1b[2J\u202e.zip", "/dev/zero", "/dev/null",
+    "https://", "https:///drive.zip", "https://[::1/drive.zip", "https://a b/drive.zip", "https://host:port/drive.zip",
+    "https://\x1b[2J/drive.zip", "http://127.0.0.1:99999/drive.zip", "https://me:secret@/drive.zip",
+    "https://me:secret@host:port/drive.zip", "https://me:sec/secret@127.0.0.1/drive.zip#sha256=0",
+    "https://me:secret@127.0.0.1/drive.zip#sha256=0", f"https://{'a' * 300}/drive.zip",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("source", HOSTILE_SOURCES)
+def test_hostile_source_is_one_short_line(source, out, tmp_path, monkeypatch, tiny_drive):
+    """Without the password, and the older drive is left as it was."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    fetch(tiny_drive, out)
+    with pytest.raises(SystemExit) as error, exit_on_error():
+        fetch(source, out)
+    assert str(error.value).isprintable() and len(str(error.value)) <= 300
+    assert "secret" not in str(error.value)
+    assert out.read_bytes() == tiny_drive.read_bytes() and list(out.parent.iterdir()) == [out]
+
+
 def test_zip_without_labels_or_with_a_label_without_its_frame(out, tmp_path):
     path = tmp_path / "drive.zip"
     with zipfile.ZipFile(path, "w") as drive:
         drive.writestr("driving_dataset/0.jpg", b"")
-    refused(path, out, "no data.txt in it, nor in driving_dataset/")
+    refused(path, out, "no data.txt, no driving_dataset/data.txt")
     with zipfile.ZipFile(path, "a") as drive:
         drive.writestr("driving_dataset/data.txt", "0.jpg 1\n1.jpg 1\n")
     refused(path, out, "line 2", "1.jpg")

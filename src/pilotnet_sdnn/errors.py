@@ -77,7 +77,7 @@ def exit_on_error() -> Iterator[None]:
         try:
             yield
         except (UserError, OSError) as error:
-            sys.exit(f"error: {shortened(printable(shortened(str(error), 10 * MAX_LENGTH)), MAX_LENGTH)}")
+            sys.exit(shortened(printable(shortened(f"error: {error}", 10 * MAX_LENGTH)), MAX_LENGTH))
         except MemoryError:
             sys.exit("error: out of memory; close other programs, or raise the limit (ulimit -v)")
         except KeyboardInterrupt as interrupt:

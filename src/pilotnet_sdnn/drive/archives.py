@@ -1,7 +1,7 @@
-"""A zip or a folder from a stranger, read file by file and never unpacked.
+"""An untrusted zip or folder, read file by file and never unpacked.
 
-Names are relative, with forward slashes; a name that leads out is refused, and so is what could not be
-told apart or would not fit: links, two entries of one name, encrypted entries, more bytes than allowed.
+Names are relative, with forward slashes. Names that lead out, links, duplicate and encrypted entries, and more bytes
+than allowed are refused.
 """
 
 import re
@@ -13,32 +13,32 @@ from typing import Protocol
 from pilotnet_sdnn.errors import UserError, one_line
 
 MAX_FILE = 64 * 2**20  # bytes of a frame, or of a file with labels
-LONGEST_NAME = 1000  # characters
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others decompress without a bound
+MAX_NAME = 1000  # characters
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # other methods decompress without a bound
 
 
 class Archive(Protocol):
-    """What a zip and a folder have in common."""
+    """A zip or a folder."""
 
     where: str
 
     def contains(self, name: str) -> bool:
-        """Whether there is a file of this name, inside the archive."""
+        """Whether the archive contains this file."""
 
     def children(self, folder: str) -> list[str]:
         """Sorted names of the files and, with a slash at the end, the folders in `folder` ("" or "x/")."""
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file; a `UserError` if they are damaged or too many."""
+        """The bytes of a file; `UserError` if it is damaged or too large."""
 
 
 def quoted(text: str) -> str:
-    """Text of a stranger for one line of a message."""
+    """Untrusted text for a message: short, in quotes, without control characters."""
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
 def inside(name: str) -> bool:
-    """Whether a name stays below where it is looked up, on any system."""
+    """Whether a name stays inside the folder it is resolved in, on any system."""
     return not name.startswith("/") and not re.match("[A-Za-z]:", name) and ".." not in name.split("/")
 
 
@@ -46,7 +46,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """The zip at `path`.
 
     Raises:
-        UserError: there is none, or it is not a zip.
+        UserError: it is missing, or not a zip.
     """
     try:
         return zipfile.ZipFile(path)
@@ -56,15 +56,17 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         raise UserError(f"{path}: a folder, expected a zip file") from None
     except PermissionError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except Exception:  # zipfile trusts the numbers in a file: what they break it with is any of six exceptions
-        raise UserError(f"{path}: not a readable zip file, or cut off; get it again") from None
+    except MemoryError:
+        raise
+    except Exception:  # zipfile trusts the numbers in a file, so damage raises one of six exceptions
+        raise UserError(f"{path}: not a readable zip file, or cut off; download it again") from None
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """The bytes of one file of a zip, no more of them than its directory declares and `MAX_FILE` allows.
+    """The bytes of one file of a zip, at most as many as its directory declares and `MAX_FILE` allows.
 
     Raises:
-        UserError: they are missing, damaged, encrypted, too many or compressed in an unusual way.
+        UserError: the file is missing, damaged, encrypted, too large or compressed in an unusual way.
     """
     where = f"{archive.filename}: {quoted(name)}"
     try:
@@ -74,10 +76,12 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
     if reason := _unreadable(entry):
         raise UserError(f"{where} {reason}")
     if entry.file_size > MAX_FILE:
-        raise UserError(f"{where} is of {entry.file_size:,} bytes, more than the {MAX_FILE:,} allowed for one file")
+        raise UserError(f"{where} has {entry.file_size:,} bytes, more than the {MAX_FILE:,} allowed for one file")
     try:
         with archive.open(entry) as file:
-            data = file.read(entry.file_size + 1)  # with a number, so that the decompressor stops there
+            data = file.read(entry.file_size + 1)  # bounded, so that the decompressor stops there
+    except MemoryError:
+        raise
     except Exception as error:  # as in open_zip
         raise UserError(f"{where} is damaged ({one_line(error)}); get the drive again") from None
     if len(data) != entry.file_size:
@@ -87,7 +91,7 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 def _unreadable(entry: zipfile.ZipInfo) -> str | None:
     if entry.flag_bits & 0x1:
-        return "is encrypted; unpack the zip and give the folder as source"
+        return "is encrypted; unpack the zip and set source to the folder"
     if stat.S_ISLNK(entry.external_attr >> 16):
         return "is a link; put the file itself in the zip"
     if entry.compress_type not in METHODS:
@@ -96,14 +100,14 @@ def _unreadable(entry: zipfile.ZipInfo) -> str | None:
 
 
 class ZipArchive:
-    """A zip none of whose entries is suspicious."""
+    """A zip without suspicious entries."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         """Open and check a zip.
 
         Raises:
-            UserError: it is not a zip, an entry leads out of it, is a link, encrypted or there twice, or
-                all of them together declare more than `max_bytes`.
+            UserError: it is not a zip, an entry leads out of it, is a link, encrypted or a duplicate, or the
+                entries declare more than `max_bytes` in all.
         """
         self.where = str(path)
         self.zip = open_zip(path)
@@ -117,7 +121,7 @@ class ZipArchive:
         entries: dict[str, str] = {}
         size = 0
         for entry in self.zip.infolist():
-            name = entry.filename.replace("\\", "/")  # as some zips from Windows have it
+            name = entry.filename.replace("\\", "/")  # as in some zips from Windows
             where = f"{self.where}: entry {quoted(entry.filename)}"
             if not inside(name):
                 raise UserError(f"{where} leads out of the zip; do not trust it")
@@ -126,7 +130,7 @@ class ZipArchive:
             if reason := _unreadable(entry):
                 raise UserError(f"{where} {reason}")
             if name in entries:
-                raise UserError(f"{where} is there twice; pack the zip again")
+                raise UserError(f"{where} appears twice; pack the zip again")
             entries[name] = entry.filename
             size += entry.file_size
         if size > max_bytes:
@@ -138,11 +142,11 @@ class ZipArchive:
 
     @property
     def has_forward_slashes(self) -> bool:
-        """Whether every entry has the name by which this class knows it."""
+        """Whether no entry was renamed: `x\\y` to `x/y`."""
         return all(name == entry for name, entry in self._entries.items())
 
     def contains(self, name: str) -> bool:
-        return len(name) <= LONGEST_NAME and name in self._entries
+        return len(name) <= MAX_NAME and name in self._entries
 
     def children(self, folder: str) -> list[str]:
         below = (name[len(folder) :] for name in self._entries if name.startswith(folder))
@@ -153,7 +157,7 @@ class ZipArchive:
 
 
 class FolderArchive:
-    """A folder; links in it count as long as they stay inside."""
+    """A folder; links in it are followed if they stay inside."""
 
     def __init__(self, path: Path) -> None:
         self.where = str(path)
@@ -163,7 +167,7 @@ class FolderArchive:
         try:
             path = (self.root / name).resolve()
             return inside(name) and path.is_relative_to(self.root) and path.is_file()
-        except (OSError, RuntimeError, ValueError):  # a loop of links, a name too long, a NUL in it
+        except (OSError, RuntimeError, ValueError):  # a link loop, a name too long, a NUL
             return False
 
     def children(self, folder: str) -> list[str]:
@@ -179,5 +183,5 @@ class FolderArchive:
         except OSError as error:
             raise UserError(f"{self.where}: {quoted(name)}: {error.strerror}") from None
         if len(data) > MAX_FILE:
-            raise UserError(f"{self.where}: {quoted(name)} is of more than the {MAX_FILE:,} bytes allowed for one file")
+            raise UserError(f"{self.where}: {quoted(name)} has more than the {MAX_FILE:,} bytes allowed for one file")
         return data

@@ -1,4 +1,4 @@
-"""The zip in which a drive waits for later stages: data.txt and the frames beside it."""
+"""The zip that stage download writes and later stages read: `driving_dataset/` with data.txt and the frames."""
 
 import hashlib
 import math
@@ -9,7 +9,7 @@ from pathlib import Path
 from pilotnet_sdnn.drive.archives import open_zip, quoted, read_member
 from pilotnet_sdnn.drive.images import decode_frame
 from pilotnet_sdnn.drive.labels import BadLabels, Label, decode_text, format_label, parse_labels
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, printable
 
 FOLDER = "driving_dataset"
 LABELS = f"{FOLDER}/data.txt"
@@ -22,7 +22,7 @@ def open_drive(path: Path) -> zipfile.ZipFile:
     """The zip at `path`.
 
     Raises:
-        UserError: there is none, or it is not a zip.
+        UserError: it is missing, or not a zip.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file; `dvc repro download` makes it")
@@ -30,20 +30,19 @@ def open_drive(path: Path) -> zipfile.ZipFile:
 
 
 def read_labels(drive: zipfile.ZipFile, bad: BadLabels | None = None) -> list[Label]:
-    """The labels of a drive, every one of which has its frame in the zip.
+    """The labels of a drive. Each has its frame in the zip.
 
     Args:
         drive: the zip.
-        bad: gathers the lines that cannot be used or have no frame; they are then not among the labels.
+        bad: collects invalid lines and lines without a frame; they are then left out.
 
     Raises:
-        UserError: data.txt is missing or malformed, or a labelled frame is not there; without `bad`, or
-            where it says so, one such line is enough.
+        UserError: data.txt is missing, or a line is invalid or has no frame and `bad` does not skip it.
     """
     members = set(drive.namelist())
     where = labels_name(drive)
     if LABELS not in members:
-        raise UserError(f"{drive.filename}: no {LABELS} in it; expected the files {LABELS}, {FOLDER}/0.jpg, ...")
+        raise UserError(f"{drive.filename}: no {LABELS} in it; expected {LABELS}, {FOLDER}/0.jpg, ...")
     bad = bad or BadLabels(where)
     labels = []
     for label in parse_labels(decode_text(read_member(drive, LABELS), where), where, bad):
@@ -55,32 +54,34 @@ def read_labels(drive: zipfile.ZipFile, bad: BadLabels | None = None) -> list[La
         labels.append(label)
     bad.check()
     if not labels:
-        raise UserError(f"{where}: not one of its lines is a label with a frame; {bad}")
+        raise UserError(f"{where}: no line is a valid label with a frame; {bad}")
     return labels
 
 
 def labels_name(drive: zipfile.ZipFile) -> str:
-    """How messages call the labels of a drive."""
+    """The name of a drive's labels in messages."""
     return f"{drive.filename}: {LABELS}"
 
 
 def frame_member(label: Label) -> str:
-    """Where in the zip a label's frame is."""
+    """The path of a label's frame in the zip."""
     return f"{FOLDER}/{label.frame}"
 
 
 def odd_shapes(drive: zipfile.ZipFile, labels: list[Label]) -> list[str]:
-    """A line for each drive whose first frame is of quite another shape than Sully Chen's, as resizing distorts it."""
+    """A warning for each drive whose first frame has a shape unlike Sully Chen's, because resizing distorts it."""
     lines = []
     for label in reversed({label.drive: label for label in reversed(labels)}.values()):
         try:
             width, height = decode_frame(read_member(drive, frame_member(label)), label.frame).size
-        except UserError:  # the resize stage tells
+        except UserError:  # stage resize reports it
             continue
         if abs(width / height / SHAPE - 1) > 0.1:
             lines.append(
-                f"{label.frame} is {width}x{height}, {width / height:.2f} wide for 1 high where Sully Chen's frames "
-                f"are {SHAPE:.2f}: it is squeezed to 33x100 like them; crop the frames if that is not meant"
+                printable(
+                    f"{label.frame} is {width}x{height}, an aspect ratio of {width / height:.2f} where Sully Chen's "
+                    f"frames have {SHAPE:.2f}: resizing to 33x100 distorts it; crop the frames to avoid that"
+                )
             )
     return lines
 
@@ -97,8 +98,8 @@ def pack_drive(
     Args:
         path: the zip to write.
         frames: (file name, JPEG, degrees) or (file name, JPEG, degrees, seconds since 1970) in the order of
-            time; without a JPEG and with nan degrees for a frame that is left out.
-        origin: what the drive is, for those who look at its figures later.
+            time; JPEG None and degrees nan for a frame that is left out.
+        origin: name of the drive, shown with its figures.
     """
     lines = []
     with zipfile.ZipFile(path, "w") as drive:
@@ -111,12 +112,12 @@ def pack_drive(
 
 
 def labels_sha256(drive: zipfile.ZipFile) -> str:
-    """The checksum of data.txt, which tells one drive from another."""
+    """The checksum of data.txt; it identifies a drive."""
     return hashlib.sha256(read_member(drive, LABELS)).hexdigest()
 
 
 def origin(drive: zipfile.ZipFile) -> str:
-    """What the drive is: as its zip says, or else as its labels show."""
+    """The name of a drive: from its zip's comment, or from the checksum of its labels."""
     checksum = labels_sha256(drive)
     if checksum == PILOTNET_LABELS_SHA256:
         return "Sully Chen's drive of 2017"

@@ -1,10 +1,9 @@
-"""A drive: camera frames and steering labels in the layout of Sully Chen's datasets.
+"""The labels of a drive: lines of data.txt in the layout of Sully Chen's datasets.
 
-A drive is a zip with `driving_dataset/data.txt`, one line for each frame in the order of time, and the
-frames beside it. A line is `N.jpg degrees`, as in his dataset of 2017, or `N.jpg degrees,date time`, as
-in that of 2018. Degrees are of the steering wheel, + to the right. Where several drives are together, or
-frames came from elsewhere, their names have folders: `2/17.jpg`. A line whose angle is `nan` is of a
-frame that was left out.
+Each line labels one frame, in the order of time: `N.jpg degrees` as in his dataset of 2017, or
+`N.jpg degrees,date time` as in that of 2018. Degrees are of the steering wheel, positive to the right. Where a drive consists of several, or its
+frames come from elsewhere, names have folders: `2/17.jpg`. A line whose angle is `nan` stands for a frame that was
+left out.
 """
 
 import math
@@ -16,41 +15,43 @@ from typing import NamedTuple
 import numpy as np
 
 from pilotnet_sdnn.drive.archives import quoted
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, printable
 
 MAX_LABELS = 2_000_000  # 28 hours at 20 frames a second
 MAX_DEGREES = 1080  # three turns of the steering wheel; Sully Chen's labels reach 502
 MAX_TIME = 1e11  # seconds since 1970, in the year 5138
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)  # float() also takes 1_0
+DATE_AND_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d", re.ASCII)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Label(NamedTuple):
     """One line of data.txt."""
 
-    frame: str  # file name of the frame, below the folder of data.txt
-    degrees: float  # of the steering wheel, + to the right; nan where the frame is left out
-    line: int  # of data.txt, counted from 1
-    time: float | None = None  # seconds since 1970, if the line says when
+    frame: str  # file name of the frame, relative to the folder of data.txt
+    degrees: float  # of the steering wheel, positive to the right; nan if the frame is left out
+    line: int  # of data.txt, from 1
+    time: float | None = None  # seconds since 1970, if the line has a time
 
     @property
     def drive(self) -> str:
-        """Folder of the frame: another one is another drive."""
+        """The folder of the frame; each folder is a drive of its own."""
         return self.frame.rpartition("/")[0]
 
     @property
     def number(self) -> int:
-        """Of the frame: N of `N.jpg`, or the line where the name is not a number (or one that tells the time)."""
+        """N of `N.jpg`; non-numeric names, and numbers that are times, use line numbers."""
         stem = self.frame.rpartition("/")[2].partition(".")[0]
         return int(stem) if re.fullmatch("[0-9]{1,9}", stem) else self.line
 
 
 class BadLabels:
-    """Label lines that cannot be used, each without or with a damaged frame: an error, or left out and counted."""
+    """Invalid labels and labels whose frames are missing or damaged: an error, or left out and counted."""
 
     def __init__(self, where: str, on_bad_frame: str = "error") -> None:
         """
         Args:
-            where: name of the file with labels, for messages.
+            where: name of the labels file, for messages.
             on_bad_frame: "error" or "skip".
         """
         self.where = where
@@ -65,21 +66,25 @@ class BadLabels:
     def check(self) -> None:
         """
         Raises:
-            UserError: there is a bad line and they are not to be skipped.
+            UserError: there is a bad line, and on_bad_frame is not "skip".
         """
         if self.count and self.on_bad_frame == "error":
             others = f" (and {self.count - 1:,} more bad lines)" if self.count > 1 else ""
-            raise UserError(f"{self._first}{others}; mend it, remove it, or set on_bad_frame: skip to leave such out")
+            raise UserError(
+                f"{self._first}{others}; fix it, remove it, or set on_bad_frame: skip to leave such lines out"
+            )
 
     def __str__(self) -> str:
-        return f"{self.count:,} label{'s' * (self.count > 1)} left out (on_bad_frame: skip), the first: {self._first}"
+        return printable(
+            f"{self.count:,} label{'s' * (self.count > 1)} left out (on_bad_frame: skip), first {self._first}"
+        )
 
 
 def decode_text(data: bytes, where: str) -> str:
-    """The text in a file with labels: UTF-8, or UTF-16 with its mark; lines end in a newline, whatever they ended in.
+    """The text of a labels file, UTF-8 or UTF-16 with a byte order mark, with line ends as newlines.
 
     Raises:
-        UserError: it is no text.
+        UserError: it is not text.
     """
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     text = data.decode(encoding, "replace")
@@ -89,10 +94,10 @@ def decode_text(data: bytes, where: str) -> str:
 
 
 def numbered_lines(text: str, where: str) -> Iterator[tuple[int, str]]:
-    """The lines of a file with labels that are neither blank nor comments, with their numbers from 1.
+    """The lines of a labels file that are neither blank nor comments, with their numbers from 1.
 
     Raises:
-        UserError: they are too many.
+        UserError: there are too many.
     """
     if text.count("\n") > MAX_LABELS:
         raise UserError(f"{where}: more than {MAX_LABELS:,} lines; split the drive")
@@ -106,9 +111,8 @@ def parse_labels(text: str, where: str, bad: BadLabels | None = None) -> list[La
 
     Args:
         text: its content.
-        where: its name for error messages.
-        bad: gathers the lines that cannot be used, whose labels then have nan degrees; without it the
-            first such line is an error.
+        where: its name, for messages.
+        bad: collects invalid lines, whose labels then have nan degrees; without it, the first is an error.
 
     Raises:
         UserError: a line is not `N.jpg degrees` or `N.jpg degrees,date time`, or there is none.
@@ -127,7 +131,7 @@ def parse_labels(text: str, where: str, bad: BadLabels | None = None) -> list[La
     if strict:
         bad.check()
     if not labels:
-        raise UserError(f"{where}: no labels in it; expected a line 'N.jpg degrees' for each frame")
+        raise UserError(f"{where}: no labels; expected a line 'N.jpg degrees' for each frame")
     return labels
 
 
@@ -145,15 +149,12 @@ def _parse_line(content: str, line: int, bad: BadLabels) -> Label:
 
 
 def parse_degrees(angle: str, scale: float = 1) -> float:
-    """An angle of the steering wheel in degrees, from a number and the degrees that 1 stands for.
+    """The angle of the steering wheel in degrees: a number times `scale`.
 
     Raises:
-        ValueError: it is no number, or more than `MAX_DEGREES` either way; its text says so.
+        ValueError: it is not a number, or beyond `MAX_DEGREES`; its text says so.
     """
-    try:
-        degrees = float(angle) * scale
-    except ValueError:
-        degrees = math.nan
+    degrees = float(angle) * scale if NUMBER.fullmatch(angle) else math.nan
     if not math.isfinite(degrees):
         raise ValueError(f"expected an angle in degrees, found {quoted(angle)}")
     if abs(degrees) > MAX_DEGREES:
@@ -162,9 +163,9 @@ def parse_degrees(angle: str, scale: float = 1) -> float:
 
 
 def parse_time(text: str) -> float:
-    """Seconds since 1970 of a date and time, UTC where it has no zone.
+    """Seconds since 1970 of a date and time, UTC if it has no zone.
 
-    As in Sully Chen's dataset of 2018 (`2018-07-01 17:09:44:912`, the last are milliseconds) or ISO 8601.
+    The format is that of Sully Chen's dataset of 2018 (`2018-07-01 17:09:44:912`, ending in milliseconds) or ISO 8601.
 
     Raises:
         ValueError: it is neither; its text says so.
@@ -173,6 +174,8 @@ def parse_time(text: str) -> float:
     if published := re.fullmatch(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d):(\d{1,3})", text, re.ASCII):
         text = f"{published[1]}.{int(published[2]):03}"
     try:
+        if not DATE_AND_TIME.match(text):  # fromisoformat() also takes 20180701, the decimals of "1,20180701"
+            raise ValueError
         time = datetime.fromisoformat(text)
         seconds = ((time if time.tzinfo else time.replace(tzinfo=UTC)) - EPOCH).total_seconds()
     except (ValueError, OverflowError):
@@ -183,7 +186,7 @@ def parse_time(text: str) -> float:
 
 
 def format_label(label: Label) -> str:
-    """The line of data.txt that says a label, with its end."""
+    """The line of data.txt for a label, with its newline."""
     if label.time is None:
         return f"{label.frame} {label.degrees:.6f}\n"
     time = EPOCH.replace(tzinfo=None) + timedelta(milliseconds=round(label.time * 1000))
@@ -191,10 +194,10 @@ def format_label(label: Label) -> str:
 
 
 def segments(labels: list[Label], gap_frames: int, gap_seconds: float) -> np.ndarray:
-    """(N,) int32: which uninterrupted stretch of road each label belongs to, counted from 0.
+    """(N,) int32: the segment of each label, a part of the drive without a gap, counted from 0.
 
-    A new one starts at a new drive, where the frame number goes back or rises by more than `gap_frames`,
-    and where the time goes back or on by more than `gap_seconds`.
+    A new segment starts with a new drive, where the frame number falls or rises by more than `gap_frames`, and where
+    the time falls or rises by more than `gap_seconds`.
     """
     drives = np.array([label.drive for label in labels])
     numbers = np.diff([label.number for label in labels])

@@ -1,11 +1,11 @@
-"""The layouts that drives come in: which one a zip or a folder has, and its labels.
+"""The layouts of drives: which one a zip or a folder has, and the labels in it.
 
-| layout | file with the labels |
+| layout | labels file |
 |---|---|
 | Sully Chen 2017 | `data.txt`, lines `N.jpg degrees` |
 | Sully Chen 2018 | `data.txt`, lines `N.jpg degrees,date time`; the frames may be in `data/` |
 | Udacity simulator | `driving_log.csv`, steering from -1 to 1, frames `IMG/center_*.jpg` |
-| csv | any other, with the columns that `csv_columns` names |
+| csv | any other csv, with the columns named by `csv_columns` |
 """
 
 import csv
@@ -20,6 +20,7 @@ from pilotnet_sdnn.drive.archives import Archive, inside, quoted
 from pilotnet_sdnn.drive.drive_zip import FOLDER
 from pilotnet_sdnn.drive.labels import (
     MAX_TIME,
+    NUMBER,
     BadLabels,
     Label,
     decode_text,
@@ -28,9 +29,9 @@ from pilotnet_sdnn.drive.labels import (
     parse_labels,
     parse_time,
 )
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, shown
 
-Columns = Mapping[str, str | int | None]  # frame, angle and time -> name or position of the column, if there is one
+Columns = Mapping[str, str | int | None]  # frame, angle and time to the name or position of the column, or None
 
 SULLY_CHEN = ("Sully Chen 2017", "Sully Chen 2018")
 SIMULATOR = "Udacity simulator"
@@ -38,11 +39,11 @@ SIMULATOR_LOG = "driving_log.csv"
 SIMULATOR_COLUMNS: Columns = {"frame": 0, "angle": 3, "time": 0}  # center,left,right,steering,throttle,brake,speed
 UNITS = {"degrees": 1, "radians": 180 / math.pi, "-degrees": -1, "-radians": -180 / math.pi}
 NO_COLUMNS: Columns = MappingProxyType({"frame": None, "angle": None, "time": None})
-DEEPEST = 20  # folders of a path that are looked at
+MAX_DEPTH = 20  # folders of a path that are considered
 
 
 class Reading(NamedTuple):
-    """How to read drives; see params.yaml."""
+    """How to read drives, as in params.yaml."""
 
     on_bad_frame: str = "error"
     simulator_degrees: float = 25
@@ -52,33 +53,33 @@ class Reading(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A csv with labels."""
+    """A csv file with labels."""
 
     archive: Archive
-    folder: str  # that it and its frames are in: "" or "x/"
+    folder: str  # of the file and its frames: "" or "x/"
     name: str
     columns: Columns
 
 
 class Drive(NamedTuple):
-    """The labels of a drive as it came."""
+    """A drive in its original layout."""
 
     layout: str
-    folder: str  # of the archive, in which the labels' frames are: "" or "x/"
-    labels: list[Label]  # with nan degrees where the frame is to be left out
+    folder: str  # of the frames in the archive: "" or "x/"
+    labels: list[Label]  # with nan degrees for frames to leave out
     bad: BadLabels
 
 
 def read_layout(archive: Archive, reading: Reading, table: str | None = None) -> Drive:
-    """Find out the layout of a drive and read its labels.
+    """Detect the layout of a drive and read its labels.
 
     Args:
         archive: the zip or folder.
-        reading: how.
-        table: name of the csv with the labels, if it is known.
+        reading: how to read it.
+        table: name of the csv file with the labels, if known.
 
     Raises:
-        UserError: there are no labels, or they cannot be read.
+        UserError: there are no labels, or they are invalid.
     """
     for folder in _folders(archive):
         csvs = [name for name in archive.children(folder) if name.lower().endswith(".csv")]
@@ -91,18 +92,18 @@ def read_layout(archive: Archive, reading: Reading, table: str | None = None) ->
             return _simulator(archive, folder, reading)
         if tables:
             raise UserError(
-                f"{archive.where}: {folder}{tables[0]} is of no layout that is known by its name; say which of its "
-                f"columns are which, csv_columns: {{frame: ..., angle: ..., time: null}}; its first line is "
+                f"{archive.where}: {quoted(folder + tables[0])} is not of a known layout; name its columns, "
+                f"csv_columns: {{frame: ..., angle: ..., time: null}}; its first line is "
                 f"{_shown(_head(archive, folder + tables[0]))}"
             )
     found = ", ".join(map(quoted, archive.children("")[:5])) or "nothing"
     raise UserError(
-        f"{archive.where}: no data.txt in it, nor in {FOLDER}/, no {SIMULATOR_LOG} and no other csv; found {found}"
+        f"{archive.where}: no data.txt, no {FOLDER}/data.txt, no {SIMULATOR_LOG} and no other csv file; found {found}"
     )
 
 
 def _with_columns(archive: Archive, folder: str, tables: list[str], columns: Columns) -> str:
-    """The one csv of several whose header has the columns."""
+    """The only csv file whose header has the columns."""
     if len(tables) == 1:
         return tables[0]
     names = {column for column in columns.values() if isinstance(column, str)}
@@ -110,20 +111,20 @@ def _with_columns(archive: Archive, folder: str, tables: list[str], columns: Col
     if len(having) != 1:
         found = ", ".join(map(quoted, tables[:5]))
         raise UserError(
-            f"{archive.where}: {len(having)} of its csv files ({found}) have the columns of csv_columns; leave one "
-            "such file there, or give the path of one as source"
+            f"{archive.where}: {len(having)} of its csv files ({found}) have the columns of csv_columns; keep one "
+            "such file, or set source to the path of one"
         )
     return having[0]
 
 
 def _head(archive: Archive, name: str) -> list[str]:
-    """The first record of a csv."""
+    """The first record of a csv file."""
     where = f"{archive.where}: {name}"
     return next(_rows(decode_text(archive.read(name), where), where), (0, []))[1]
 
 
 def _folders(archive: Archive) -> Iterator[str]:
-    """Where the labels may be: at the top, in driving_dataset/, or in the one folder around everything."""
+    """Folders that may hold the labels: the top, driving_dataset/, or the only folder around everything."""
     folder = ""
     for _ in range(3):
         yield folder
@@ -162,7 +163,7 @@ def _simulator(archive: Archive, folder: str, reading: Reading) -> Drive:
 
 
 def _simulator_time(frame: str) -> float | None:
-    """When a frame was taken, as `center_2016_12_01_13_30_48_287.jpg` tells."""
+    """The time in the name of a frame, `center_2016_12_01_13_30_48_287.jpg`."""
     stamp = re.search(r"(\d{4})_(\d\d)_(\d\d)_(\d\d)_(\d\d)_(\d\d)_(\d{3})\.\w+$", frame, re.ASCII)
     return parse_time("{}-{}-{} {}:{}:{}:{}".format(*stamp.groups())) if stamp else None
 
@@ -175,11 +176,10 @@ def _csv(archive: Archive, folder: str, name: str, reading: Reading) -> Drive:
 
 
 def _date_or_number(text: str) -> float:
-    """Seconds since 1970; a number too big for seconds is of milli-, micro- or nanoseconds."""
-    try:
-        seconds = float(text)
-    except ValueError:
+    """Seconds since 1970; a number too big for seconds is in milli-, micro- or nanoseconds."""
+    if not NUMBER.fullmatch(text):
         return parse_time(text)
+    seconds = float(text)
     while MAX_TIME < seconds < 1e20:
         seconds /= 1000
     if not 0 <= seconds <= MAX_TIME:
@@ -194,14 +194,14 @@ def _read_table(
     degrees: Callable[[str], float],
     time: Callable[[str], float | None],
 ) -> Drive:
-    """The labels in a csv.
+    """The labels in a csv file.
 
     Args:
-        table: the csv and its columns.
-        layout: its name.
+        table: the file and its columns.
+        layout: name of the layout.
         reading: how to read it.
-        degrees: the angle of the steering wheel that a field tells.
-        time: the seconds since 1970 that a field tells.
+        degrees: parses the angle of the steering wheel.
+        time: parses the seconds since 1970.
     """
     archive, folder, name, columns = table
     where = f"{archive.where}: {folder}{name}"
@@ -232,23 +232,25 @@ def _read_table(
 
 
 def _rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
-    """The records of a csv, one a line, with the numbers of the lines; none where a line is no record."""
+    """The records of a csv file, one per line, with line numbers; an invalid line gives an empty record."""
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
     for number, line in numbered_lines(text, where):
         try:
             yield number, [field.strip() for field in next(csv.reader([line], delimiter=delimiter))]
-        except csv.Error:  # a field without end
+        except csv.Error:  # a quoted field without an end
             yield number, []
 
 
 def _positions(columns: Columns, head: list[str], where: str) -> dict[str, int]:
-    """Where in a record the frame, the angle and, if there is one, the time are."""
+    """The positions of frame, angle and, if there is one, time in a record."""
     positions = {}
     for what, column in columns.items():
         if column is None:
             continue
         if column not in (head if isinstance(column, str) else range(len(head))):
-            raise UserError(f"{where}: no column {column!r}, the {what}, in it; its first line is {_shown(head)}")
+            raise UserError(f"{where}: no column {shown(column)} for the {what}; its first line is {_shown(head)}")
+        if isinstance(column, str) and head.count(column) > 1:
+            raise UserError(f"{where}: several columns are named {shown(column)}; set csv_columns to column numbers")
         positions[what] = head.index(column) if isinstance(column, str) else column
     return positions
 
@@ -256,20 +258,16 @@ def _positions(columns: Columns, head: list[str], where: str) -> dict[str, int]:
 def _is_header(columns: Columns, head: list[str], at: dict[str, int]) -> bool:
     if any(isinstance(column, str) for column in columns.values()):
         return True
-    try:
-        float(head[at["angle"]])
-    except ValueError:
-        return True
-    return False
+    return not NUMBER.fullmatch(head[at["angle"]])
 
 
 def _located(archive: Archive, folder: str, path: str) -> str:
-    """The name, below `folder`, of the frame that a csv calls `path`, perhaps as on the machine it was recorded on.
+    """The name, below `folder`, of a frame in a csv file. Foreign paths match by suffix.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such frame.
     """
-    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")][-DEEPEST:]
+    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")][-MAX_DEPTH:]
     for name in [*("/".join(parts[start:]) for start in range(len(parts))), *(f"IMG/{part}" for part in parts[-1:])]:
         if inside(name) and archive.contains(folder + name):
             return name
@@ -280,7 +278,7 @@ def _usable(drive: Drive) -> Drive:
     drive.bad.check()
     if all(math.isnan(label.degrees) for label in drive.labels):
         reason = f"; {drive.bad}" if drive.bad.count else ""
-        raise UserError(f"{drive.bad.where}: not one of its lines is a label with a frame{reason}")
+        raise UserError(f"{drive.bad.where}: no line is a valid label with a frame{reason}")
     return drive
 
 

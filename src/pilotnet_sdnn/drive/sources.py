@@ -31,7 +31,7 @@ from pilotnet_sdnn.drive.drive_zip import (
 from pilotnet_sdnn.drive.http import download
 from pilotnet_sdnn.drive.labels import BadLabels
 from pilotnet_sdnn.drive.layouts import SIMULATOR, SULLY_CHEN, Drive, Reading, read_layout
-from pilotnet_sdnn.errors import UserError, one_line, printable, without_password
+from pilotnet_sdnn.errors import UserError, one_line, printable, shortened, without_password
 from pilotnet_sdnn.files import atomic_write
 from pilotnet_sdnn.params import joint_name, synthetic_name
 from pilotnet_sdnn.paths import repository
@@ -100,7 +100,7 @@ def _local(source: str, synthetic_zip: Path, frames: int, seed: int, max_bytes: 
             return path
         reason = f"looked for {quoted(str(path))}"
     except (OSError, RuntimeError, ValueError) as error:  # a link loop, ~nobody, a NUL
-        reason = one_line(error)
+        reason = shortened(one_line(error), 100)
     raise UserError(
         f"params.yaml: source: {quoted(source)} is neither synthetic, pilotnet, a URL nor an existing file or folder "
         f"({reason})"

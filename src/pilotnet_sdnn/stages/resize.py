@@ -30,14 +30,14 @@ def main() -> None:
         names = {"origin": origin(drive), "labels_sha256": labels_sha256(drive)}
         write_frames(FRAMES, blocks, len(labels), describe, skipped=bad.count, **names)
     written = read_frames(FRAMES)
-    stretches = len(np.unique(written.segments))
-    print(f"{FRAMES}: {len(written.angles):,} frames in {stretches:,} stretches of road without a gap")
+    count = len(np.unique(written.segments))
+    print(f"{FRAMES}: {len(written.angles):,} frames in {count:,} segment" + "s" * (count > 1))
     if written.skipped:
         print(f"warning: {bad}")
 
 
 def shown(blocks: Iterable[Block], total: int) -> Iterator[Block]:
-    """The blocks, and beside them a bar of the frames."""
+    """The blocks, with a progress bar of their frames."""
     with progress(total=total, desc="resize", unit="frame") as bar:
         for numbers, frames in blocks:
             yield numbers, frames
