@@ -155,7 +155,7 @@ def test_csv_whose_columns_are_not_said_or_not_there(tmp_path, out):
         lambda: fetched(out, str(folder), csv_columns=COLUMNS), "no column 'image' for the frame", "picture, steer"
     )
     columns = {"frame": 0, "angle": 7, "time": None}
-    one_line(lambda: fetched(out, str(folder), csv_columns=columns), "no column 7, the angle")
+    one_line(lambda: fetched(out, str(folder), csv_columns=columns), "no column 7 for the angle")
 
 
 @pytest.mark.parametrize(

@@ -191,12 +191,18 @@ LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds p
 
 
 def workers(process: int) -> list[int]:
-    """The processes that make frames small for this one: children of its one server."""
+    """The processes that resize frames for this one: forks of its one server, which also runs `uname` for a moment."""
 
     def children(parent: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
-    return [worker for child in children(process) for worker in children(child)]
+    def command(number: int) -> bytes:
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{number}/cmdline").read_bytes()
+        return b""
+
+    servers = [child for child in children(process) if b"forkserver" in command(child)]
+    return [worker for server in servers for worker in children(server) if b"forkserver" in command(worker)]
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ from pilotnet_sdnn.interrupts import INTERRUPTS, interrupts_held
 logger = logging.getLogger(__name__)
 
 FRAMES_PER_TASK = 32
+START_SECONDS = 10.0  # a worker that needs longer to start is not waited for
 FRAME_SECONDS = 60.0  # a worker that needs longer for one frame is killed
 RETAINED_HEAP = 30 * 2**20  # bytes; glibc retains no more than 32 MB
 MAX_WARNINGS = 5  # bad frames that are logged one by one
@@ -89,12 +91,15 @@ def _on_all_cores(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[Resiz
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     ours, theirs = context.Pipe()
-    arguments = (str(drive.filename), theirs)
+    ready = context.Semaphore(0)
+    arguments = (str(drive.filename), theirs, ready)
     try:
         with theirs, ProcessPoolExecutor(cores, context, initializer=_initialise, initargs=arguments) as pool:
             try:
                 with interrupts_held():  # a pool that is interrupted while its workers start loses sight of them
-                    pool.submit(os.getpid)
+                    started = [pool.submit(os.getpid) for _ in range(cores)]  # a worker for each
+                    for _ in started:
+                        ready.acquire(timeout=START_SECONDS)
                 yield from prefetch(pool, _resize_frames, _tasks(drive, labels), max_pending=3 * cores)
             except BrokenProcessPool:
                 if ours.poll():
@@ -125,7 +130,7 @@ class _Worker:
     started = 0.0  # when, of time.monotonic(); 0 between frames
 
 
-def _initialise(path: str, parent: Connection) -> None:
+def _initialise(path: str, parent: Connection, ready: Semaphore) -> None:
     """Make a worker ready: the zip without its list of files, which the tasks bring as far as it is needed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
@@ -137,6 +142,7 @@ def _initialise(path: str, parent: Connection) -> None:
     _Worker.drive = zipfile.ZipFile(io.BytesIO(b"PK\5\6" + bytes(18)))  # an empty one
     _Worker.drive.fp = Path(path).open("rb")  # noqa: SIM115, open as long as the worker lives
     _Worker.drive.filename = path
+    ready.release()
 
 
 def _watch(parent: Connection) -> None:

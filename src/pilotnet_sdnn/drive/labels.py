@@ -1,9 +1,9 @@
 """The labels of a drive: lines of data.txt in the layout of Sully Chen's datasets.
 
 Each line labels one frame, in the order of time: `N.jpg degrees` as in his dataset of 2017, or
-`N.jpg degrees,date time` as in that of 2018. Degrees are of the steering wheel, positive to the right. Where a drive consists of several, or its
-frames come from elsewhere, names have folders: `2/17.jpg`. A line whose angle is `nan` stands for a frame that was
-left out.
+`N.jpg degrees,date time` as in that of 2018. Degrees are of the steering wheel, positive to the right. Where a drive
+consists of several, or its frames come from elsewhere, names have folders: `2/17.jpg`. A line whose angle is `nan`
+stands for a frame that was left out.
 """
 
 import math
