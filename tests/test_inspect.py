@@ -2,18 +2,23 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from pilotnet_sdnn.dataset.resizing import resized_frames
-from pilotnet_sdnn.dataset.store import Frames
+from pilotnet_sdnn.dataset.store import Frames, write_frames
 from pilotnet_sdnn.drive import synthetic
 from pilotnet_sdnn.drive.drive_zip import open_drive, read_labels
-from pilotnet_sdnn.drive.labels import parse_labels, radians
+from pilotnet_sdnn.drive.labels import BadLabels, parse_labels, radians
 from pilotnet_sdnn.inspection.alignment import align, inconclusive, turning, warnings
 from pilotnet_sdnn.inspection.overview import curves, draw, drive_metrics, jumps
+from pilotnet_sdnn.paths import DRIVE_METRICS, DRIVE_PICTURE, DRIVE_PLOT, FRAMES
 
 
 def smooth(rng: np.random.Generator, length: int, over: int) -> np.ndarray:
@@ -67,6 +72,30 @@ def test_turning_is_how_far_the_scenery_moved_to_the_left(turns):
     assert math.isnan(turns[0])
     assert np.abs(turns[1:] - TURNS[1:]).mean() < 0.2
     assert np.polyfit(TURNS[1:], turns[1:], 1) == pytest.approx([1, 0], abs=0.03)
+
+
+def test_turning_depends_on_no_library_in_what_is_written(drive, turns):
+    """Intel's FFT, OpenCV's own and one without vector instructions add in orders of their own."""
+    try:
+        cv2.setUseOptimized(False)
+        plain = turning(drive)
+    finally:
+        cv2.setUseOptimized(True)
+    np.testing.assert_allclose(plain, turns, rtol=0, atol=1e-8)
+
+
+def test_stage_gives_the_same_bytes_with_any_number_of_threads(tmp_path, drive):
+    images = [(np.arange(COUNT), drive.frames)]
+    described = (drive.angles, np.zeros(COUNT))
+    written = []
+    for threads in "1", "2":
+        folder = tmp_path / threads
+        write_frames(folder / FRAMES, images, COUNT, lambda numbers: described, origin="a panned scenery")
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        command = [sys.executable, "-m", "pilotnet_sdnn.stages.inspect"]
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+        written.append([(folder / path).read_bytes() for path in (DRIVE_METRICS, DRIVE_PLOT, DRIVE_PICTURE)])
+    assert written[0] == written[1]
 
 
 def test_nothing_turns_from_one_segment_to_the_next():
@@ -158,7 +187,7 @@ def prove(frames: Frames) -> None:
 def test_real_drive(real_drive):
     with open_drive(real_drive) as archive:
         labels = read_labels(archive)
-        packed = np.concatenate([frames for _, frames in resized_frames(archive, labels, "error")])
+        packed = np.concatenate([frames for _, frames in resized_frames(archive, labels, BadLabels("data.txt"))])
     numbers = np.arange(len(labels))
     prove(Frames(packed, radians(labels), np.zeros(len(labels)), numbers, "Udacity CH2_001", 0))
 

@@ -1,7 +1,9 @@
 """The packed frames: their store, the sequences and the split of lava-dl's PilotNet dataset."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from pilotnet_sdnn.dataset.sequences import Sequences, frames_of_segments, repai
 from pilotnet_sdnn.dataset.split import Split, Stretch, cut, split_drive, stretch_with_most
 from pilotnet_sdnn.dataset.store import Block, read_frames, write_frames
 from pilotnet_sdnn.drive.labels import parse_labels, radians
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, exit_on_error
 
 
 def one_segment(frames: int) -> np.ndarray:
@@ -166,13 +168,108 @@ def test_frames_that_fail_leave_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [None, b"not hdf5"])
-def test_missing_or_foreign_store(tmp_path, content):
-    path = tmp_path / "frames.h5"
-    if content:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=r"frames\.h5: not a readable frames file"):
-        read_frames(path)
+def replaced(name: str, **options):
+    """Another dataset, or whatever else, under this name."""
+
+    def damage(store: h5py.File) -> None:
+        del store[name]
+        store.create_dataset(name, **options)
+
+    return damage
+
+
+def linked(name: str, link: object):
+    def damage(store: h5py.File) -> None:
+        del store[name]
+        store[name] = link
+
+    return damage
+
+
+def virtual(store: h5py.File) -> None:
+    del store["angles"]
+    layout = h5py.VirtualLayout((40,), np.float32)
+    layout[:] = h5py.VirtualSource("other.h5", "angles", (40,))
+    store.create_virtual_dataset("angles", layout)
+
+
+def with_value(name: str, index: int, value: float):
+    def damage(store: h5py.File) -> None:
+        store[name][index] = value
+
+    return damage
+
+
+DAMAGES = {
+    "float32 frames": replaced("frames", shape=(40, 33, 100, 3), dtype=np.float32),
+    "two-dimensional frames": replaced("frames", shape=(40, 9900), dtype=np.uint8),
+    "frames of another size": replaced("frames", shape=(40, 66, 200, 3), dtype=np.uint8),
+    "fewer frames": replaced("frames", data=np.zeros((39, 33, 100, 3), np.uint8)),
+    "no frames": replaced("frames", shape=(0, 33, 100, 3), dtype=np.uint8),
+    "frames that take 10 TB": replaced("frames", shape=(10**9, 33, 100, 3), dtype=np.uint8),
+    "angles that take 4 TB": replaced("angles", shape=(10**12,), dtype=np.float32),
+    "frames in chunks": replaced("frames", data=np.zeros((40, 33, 100, 3), np.uint8), chunks=(1, 33, 100, 3)),
+    "compressed angles": replaced("angles", data=np.zeros(40, np.float32), compression="gzip"),
+    "angles as text": replaced("angles", data=["1"] * 40),
+    "angles as references": replaced("angles", shape=(40,), dtype=h5py.ref_dtype),
+    "angles in another file": replaced("angles", shape=(40,), dtype=np.float32, external=[("/etc/passwd", 0, 160)]),
+    "angles that are a group": lambda store: (store.move("angles", "other"), store.create_group("angles")),
+    "external link": linked("frames", h5py.ExternalLink("other.h5", "frames")),
+    "soft link": linked("angles", h5py.SoftLink("/segments")),
+    "loop of links": linked("angles", h5py.SoftLink("/angles")),
+    "virtual dataset": virtual,
+    "NaN": with_value("angles", 7, np.nan),
+    "infinite angle": with_value("angles", 7, -np.inf),
+    "negative segment": with_value("segments", 0, -1),
+    "huge segment": with_value("segments", 39, 2**31 - 1),
+    "segments downwards": with_value("segments", 3, 1),
+    "number twice": with_value("numbers", 3, 2),
+    "negative number": with_value("numbers", 0, -5),
+    "no origin": lambda store: store.attrs.pop("origin"),
+    "origin as number": lambda store: store.attrs.update(origin=7),
+    "skipped as text": lambda store: store.attrs.update(skipped="many"),
+    "empty file": lambda store: store.clear(),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_store_is_one_short_line(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    path = Path("data/frames.h5")
+    write(path, [(np.arange(40), np.zeros((40, 33, 100, 3), np.uint8))], np.ones(40))
+    with h5py.File(path, "r+") as store:
+        DAMAGES[name](store)
+    refused_at_the_door(path)
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.99, 0.9999])
+def test_store_that_was_cut_off_is_one_short_line(tmp_path, monkeypatch, share):
+    monkeypatch.chdir(tmp_path)
+    path = Path("data/frames.h5")
+    write(path, [(np.arange(40), np.zeros((40, 33, 100, 3), np.uint8))], np.ones(40))
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    refused_at_the_door(path)
+
+
+def test_foreign_store_is_one_short_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    Path("data/text.h5").write_bytes(b"not hdf5")
+    for name in ("text.h5", "."):
+        refused_at_the_door(Path("data") / name)
+
+
+def refused_at_the_door(path: Path) -> None:
+    with pytest.raises(SystemExit) as error, exit_on_error():
+        open_dataset(path, 4, "blocked")
+    message = str(error.value)
+    assert f"{path}: not a readable frames file (" in message and "`dvc repro resize` makes it again" in message
+    assert message.isprintable() and len(message) <= 300
+
+
+def test_store_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"frames\.h5 is not in this clone: .*`dvc repro resize` makes it"):
+        read_frames(tmp_path / "frames.h5")
 
 
 def test_stretch_with_most_of_the_chosen_stays_within_a_segment():

@@ -15,11 +15,17 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from pilotnet_sdnn.errors import UserError, check_present
+from pilotnet_sdnn.errors import UserError, check_present, one_line, printable, shortened
 from pilotnet_sdnn.files import atomic_write
 
 FRAME_SHAPE = (33, 100, 3)  # height, width, RGB
 FRAMES_PER_READ = 1024  # 10 MB
+DATASETS: dict[str, tuple[type, tuple[int, ...]]] = {  # dtype, and shape of an item
+    "frames": (np.uint8, FRAME_SHAPE),
+    "angles": (np.float32, ()),
+    "segments": (np.int32, ()),
+    "numbers": (np.int32, ()),
+}
 
 Block = tuple[np.ndarray, np.ndarray]  # label numbers (n,) and their frames (n, 33, 100, 3) uint8
 
@@ -94,13 +100,49 @@ def _shorten(path: Path, length: int) -> None:
 def read_frames(path: Path) -> Frames:
     """Open data/frames.h5 without reading its frames.
 
+    What the file declares is checked before anything of that size is allocated.
+
     Raises:
-        UserError: it is missing or damaged.
+        UserError: it is missing or damaged, or not what `write_frames` writes.
     """
     check_present(path, "resize")
     try:
         store = h5py.File(path)
-        angles, segments, numbers = (store[name][:] for name in ("angles", "segments", "numbers"))
-        return Frames(store["frames"], angles, segments, numbers, store.attrs["origin"], int(store.attrs["skipped"]))
-    except (OSError, KeyError) as error:
-        raise UserError(f"{path}: not a readable frames file ({error}); `dvc repro resize` makes it") from None
+        frames, *labels = (_dataset(store, path, name, *expected) for name, expected in DATASETS.items())
+        if len({len(dataset) for dataset in (frames, *labels)}) != 1:
+            raise ValueError("its datasets differ in length")
+        angles, segments, numbers = (dataset[:] for dataset in labels)
+        if not np.isfinite(angles).all():
+            raise ValueError("an angle is not finite")
+        if segments[0] < 0 or segments[-1] > len(segments) or (np.diff(segments) < 0).any():
+            raise ValueError("segments are not counted upwards")
+        if numbers[0] < 0 or (np.diff(numbers) < 1).any():
+            raise ValueError("numbers are not counted upwards")
+        origin, skipped = store.attrs["origin"], store.attrs["skipped"]
+        if not isinstance(origin, str) or not isinstance(skipped, np.integer) or skipped < 0:
+            raise ValueError("its attributes are not origin, a text, and skipped, a number")
+    except MemoryError:
+        raise
+    except Exception as error:  # h5py raises whatever damaged bytes lead it to
+        reason = shortened(one_line(error), 120)
+        raise UserError(f"{path}: not a readable frames file ({reason}); `dvc repro resize` makes it again") from None
+    return Frames(frames, angles, segments, numbers, printable(origin[:200]), int(skipped))
+
+
+def _dataset(store: h5py.File, path: Path, name: str, dtype: type, shape: tuple[int, ...]) -> h5py.Dataset:
+    """A dataset that lies in the file itself, in one piece.
+
+    Raises:
+        ValueError, KeyError: it does not.
+    """
+    if not isinstance(store.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is missing, or a link")
+    dataset = store[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype != dtype or dataset.shape[1:] != shape:
+        raise ValueError(f"{name} is not {np.dtype(dtype)} {('N', *shape)}".replace("'", ""))
+    if len(dataset) == 0:
+        raise ValueError(f"{name} is empty")
+    offset = dataset.id.get_offset()
+    if dataset.external or dataset.is_virtual or offset is None or offset + dataset.nbytes > path.stat().st_size:
+        raise ValueError(f"{name} does not lie in the file in one piece")
+    return dataset

@@ -61,18 +61,19 @@ def turning(drive: Frames, advance: Callable[[int], object] = lambda count: None
         (N,) columns of 100; nan for the first frame of a segment and where nothing can be measured.
     """
     turns = np.full(len(drive.angles), math.nan)
-    window = cv2.createHanningWindow((FRAME_SHAPE[1], HORIZON), cv2.CV_32F)
+    # In double precision: in single, the fifth digit depends on the processor and on which library computes the FFT.
+    window = cv2.createHanningWindow((FRAME_SHAPE[1], HORIZON), cv2.CV_64F)
     before = None
     for start in range(0, len(turns), FRAMES_PER_READ):
         block = drive.frames[start : start + FRAMES_PER_READ, :HORIZON]
         for number, frame in enumerate(block, start):
-            picture = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
+            picture = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(float)
             if before is not None and drive.segments[number] == drive.segments[number - 1]:
                 (moved, _), response = cv2.phaseCorrelate(before, picture, window)
                 turns[number] = -moved if response > 0 else math.nan
             before = picture
         advance(len(block))
-    return turns
+    return turns.round(9)  # turns that differ in their last bits are equal, and have one rank
 
 
 def align(turns: np.ndarray, angles: np.ndarray, segments: np.ndarray) -> Alignment:

@@ -94,9 +94,9 @@ def _draw_header(figure: Figure, drive: Frames, alignment: Alignment, jumped: np
     if found := warnings(alignment):
         verdict, colour = "\n".join(found), "firebrick"
     elif reason := inconclusive(alignment):
-        verdict, colour = f"cannot tell whether labels and frames belong together: {reason}", "0.4"
+        verdict, colour = f"inconclusive whether labels match frames: {reason}", "0.4"
     else:
-        verdict, colour = f"labels and frames belong together: correlation {alignment.at_zero:.2f}", "seagreen"
+        verdict, colour = f"labels match frames: correlation {alignment.at_zero:.2f}", "seagreen"
     figure.text(0.5, 0.945, verdict, ha="center", va="center", fontsize=9, color=colour)
 
 
@@ -130,7 +130,7 @@ def _draw_frame(ax: Axes, frame: np.ndarray, angle: float, strongest: float) -> 
 def _draw_over_time(ax: Axes, chart: dict[str, np.ndarray], drive: Frames) -> None:
     ax.fill_between(chart["frame"], chart["least_degrees"], chart["most_degrees"], color="tab:blue", lw=0.8)
     ax.set(xlabel="frame", xlim=(0, max(len(drive.angles) - 1, 1)))
-    ax.set_ylabel("label, degrees, + to the right", color="tab:blue")
+    ax.set_ylabel("label, degrees, positive to the right", color="tab:blue")
     turns = ax.twinx()
     turns.plot(chart["frame"], chart["turn"], color="tab:orange", lw=0.9, alpha=0.9)
     turns.set_ylabel("camera turns, columns/frame", color="tab:orange")
@@ -158,4 +158,4 @@ def _draw_lags(ax: Axes, alignment: Alignment) -> None:
     ax.axhline(0, color="0.7", lw=0.8)
     ax.plot(alignment.lags, alignment.correlations, color="tab:orange")
     ax.plot(alignment.best_lag, alignment.best, "o", color="tab:orange")
-    ax.set(xlabel="frames by which the camera turns later than labelled", ylabel="correlation", ylim=(-1, 1))
+    ax.set(xlabel="lag of the camera behind the label, frames", ylabel="correlation", ylim=(-1, 1))

@@ -30,7 +30,7 @@ def main() -> None:
     elif not found:
         print(
             f"{drive.origin}: labels match frames, correlation {alignment.at_zero:.2f} "
-            f"(best {alignment.best:.2f} at a lag of {alignment.best_lag} frames); see {DRIVE_PICTURE}"
+            f"(best {alignment.best:.2f} at lag {alignment.best_lag}); see {DRIVE_PICTURE}"
         )
 
 
