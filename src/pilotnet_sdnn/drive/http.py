@@ -144,7 +144,7 @@ def _with_retries(request: Request) -> None:
             except MaxRetryError:
                 raise _give_up(request, problem) from None
             if time.monotonic() > request.deadline:
-                raise _give_up(request, f"{problem}, after {MAX_HOURS} hours")
+                raise _give_up(request, f"{problem}, after {MAX_HOURS:.3g} hours")
             print(f"{request.name}: {problem}; retrying", file=sys.stderr)
             try:
                 retry.sleep(response.raw if response is not None else None)
