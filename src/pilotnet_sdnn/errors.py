@@ -15,7 +15,7 @@ NO_REPOSITORY = "this is no DVC repository: run the command inside your clone"
 
 
 class UserError(Exception):
-    """One line that says what is wrong, where, what was expected and how to mend it."""
+    """One line that says what is wrong, where, what was expected and how to fix it."""
 
 
 def printable(text: str) -> str:

@@ -116,10 +116,10 @@ class Params:
 
 
 def drive_name(params: Mapping[str, Any]) -> str:
-    """What the drive of some parameters is; a synthetic one is called so.
+    """The name of the drive that parameters describe.
 
     Args:
-        params: those of stage download, as params.yaml or dvc.lock has them, maybe of a time when there were others.
+        params: those of stage download, from params.yaml or dvc.lock, also of older versions.
     """
     source = params.get("source", "none")
     synthetic = synthetic_name(params.get("synthetic_frames"), params.get("seed"))
@@ -129,12 +129,12 @@ def drive_name(params: Mapping[str, Any]) -> str:
 
 
 def synthetic_name(frames: int | None, seed: int | None) -> str:
-    """What a synthetic drive is called, wherever a figure from it appears."""
+    """The name of a synthetic drive."""
     return f"synthetic road, seed {seed}, {frames} frames"
 
 
 def joint_name(names: list[str]) -> str:
-    """What drives one after the other are called."""
+    """The name of drives one after another."""
     return "; ".join(names) if len(names) < 2 else f"{len(names)} drives: {'; '.join(names)}"
 
 
@@ -196,6 +196,6 @@ def parse_mapping(path: Path, text: str) -> dict:
 
 
 def suggestion(name: str, known: list[str]) -> str:
-    """What somebody may have meant by an unknown name."""
+    """The known name that an unknown one is closest to."""
     close = difflib.get_close_matches(name[:80], known, n=1)
     return f"did you mean {close[0]!r}?" if close else "known are " + ", ".join(known)

@@ -1,8 +1,7 @@
-"""Training sequences changed at random: another road, another light, another place in the lane.
+"""Random changes of training sequences: another road, another light, another place in the lane.
 
-What is drawn for a sequence follows from the seed, the epoch and the sequence's number alone, so a run
-that was killed draws the same again. It is the same for all frames of a sequence: what jumped from
-frame to frame would be an event at every neuron.
+The changes of a sequence depend only on the seed, the epoch and the sequence's number, so a resumed run draws the same
+again. All frames of a sequence change alike: a jump from one frame to the next would be an event at every neuron.
 """
 
 from typing import NamedTuple
@@ -11,13 +10,13 @@ import numpy as np
 
 
 class Augmentation(NamedTuple):
-    """How far sequences are changed; all zero leaves them as they are."""
+    """How much sequences change; all zero changes nothing."""
 
-    mirror: float  # share of the sequences that are mirrored, their angles negated
-    brightness: float  # most that is added to or taken off a pixel, as a share of white
-    contrast: float  # most by which a pixel's distance from middle grey grows or shrinks, as a share of it
-    shift: int  # most columns that the picture moves to the left or to the right
-    shift_degrees: float  # of the steering wheel per column, that bring a car which is off its line back to it
+    mirror: float  # share of sequences that are mirrored, with negated angles
+    brightness: float  # maximum brightness shift, as a share of white
+    contrast: float  # maximum relative change of a pixel's distance from middle grey
+    shift: int  # maximum horizontal shift, columns
+    shift_degrees: float  # of the steering wheel per column, which bring the car back to its line
 
 
 def augment(
@@ -25,16 +24,16 @@ def augment(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Change N sequences of T frames, each in its own way.
 
-    A road that moves to the right in the picture is what a camera sees that points further left, so
-    the label moves to the right, which is +. Columns that come into sight repeat the last one.
+    In a picture shifted to the right, the camera points further left, so the label moves to the right, which is
+    positive. Columns that come into sight repeat the last one.
 
     Args:
-        amounts: how far they may be changed.
+        amounts: limits of the changes.
         frames: (N, T, 33, 100, 3) uint8.
         angles: (N, T) radians.
-        numbers: (N,) of the sequences in the drive.
-        seed: of the run.
-        epoch: that runs.
+        numbers: (N,) numbers of the sequences.
+        seed: seed of the run.
+        epoch: the epoch, from 0.
 
     Returns:
         Changed copies of frames and angles.
@@ -60,7 +59,7 @@ def augment(
 
 
 def _move(video: np.ndarray, columns: int, out: np.ndarray) -> None:
-    """Move the pictures of (T, 33, 100, 3) to the right, where columns are positive; many times faster than a take."""
+    """Shift the pictures of (T, 33, 100, 3) to the right by `columns`; many times faster than np.take."""
     width = video.shape[2]
     columns = max(1 - width, min(columns, width - 1))
     right, left = max(columns, 0), max(-columns, 0)
@@ -70,7 +69,7 @@ def _move(video: np.ndarray, columns: int, out: np.ndarray) -> None:
 
 
 def _tones(offset: float, stretch: float) -> bytes:
-    """The new value of each of the 256 old ones."""
+    """A table of the new value for each of the 256 pixel values."""
     grey = 127.5
     tones = (np.arange(256) - grey) * (1 + stretch) + grey + 255 * offset
     return tones.round().clip(0, 255).astype(np.uint8).tobytes()

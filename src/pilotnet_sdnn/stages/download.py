@@ -1,4 +1,4 @@
-"""Bring the drives that `source` names to data/raw/driving_dataset.zip."""
+"""Write the drives named by `source` to data/raw/driving_dataset.zip."""
 
 from pilotnet_sdnn.drive.drive_zip import labels_name, odd_shapes, open_drive, origin, read_labels
 from pilotnet_sdnn.drive.labels import BadLabels
