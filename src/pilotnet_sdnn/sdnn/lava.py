@@ -1,8 +1,8 @@
 """The only door to lava-dl, lava-nc and netx.
 
-Both libraries are archived and were written for Python 3.10. They work on later versions once two
-import traps are out of the way; both are in lava-nc, which only netx needs, so `slayer` is imported
-here and netx when it is asked for (it takes seconds, and most stages never need it).
+Both libraries are archived and were written for Python 3.10. They work on later versions once two import traps are
+out of the way. Both traps are in lava-nc, which only netx needs and which takes seconds to import. So `slayer` is
+imported here, and `netx` when somebody asks for it: `from pilotnet_sdnn.sdnn.lava import netx`.
 """
 
 import contextlib
@@ -10,32 +10,49 @@ import dataclasses
 import functools
 import io
 import logging
+import mmap
 import multiprocessing
+import os
 import signal
-import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
+
+from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.interrupts import interrupts_held
 
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # its CUDA extensions are optional
 with contextlib.redirect_stdout(io.StringIO()):  # it asks for a toolbox that only its DVS demo needs
     from lava.lib.dl import slayer
 
+if TYPE_CHECKING:
+    from lava.lib.dl import netx
+
 warnings.filterwarnings("ignore", "`torch.nn.utils.weight_norm` is deprecated", FutureWarning)
 
-__all__ = ["simulate_fixed_point", "slayer"]
+__all__ = ["netx", "simulate_fixed_point", "slayer"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "netx":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _import_lava_nc()
+    from lava.lib.dl import netx
+
+    return netx
 
 
 def _import_lava_nc() -> None:
-    """Import the parts of lava-nc that Python >= 3.11 refuses, with the reason for it removed.
+    """Import the parts of lava-nc that Python 3.11 and later refuse, with the reason removed.
 
-    `var_model` has dataclass instances as field defaults: accepted once they are hashable.
-    Its multiprocessing module sets the start method at import, which raises if anything has used
-    multiprocessing before: it must be allowed to set it again.
+    `var_model` has dataclass instances as field defaults: they are accepted once they are hashable. The multiprocessing
+    module sets the start method at import, which raises if anything has used multiprocessing before: here it may.
     """
     hashable = functools.partial(dataclasses.dataclass, unsafe_hash=True)
     with mock.patch.object(dataclasses, "dataclass", hashable):
@@ -43,31 +60,6 @@ def _import_lava_nc() -> None:
     again = functools.partial(multiprocessing.set_start_method, force=True)
     with mock.patch.object(multiprocessing, "set_start_method", again):
         import lava.magma.runtime.message_infrastructure.multiprocessing  # noqa: F401
-
-
-def _weights_as_they_fit(optimize: Callable) -> Callable:
-    """netx scales dense weights up to eight bits and fails, with a division by zero, where all of them are zero."""
-    return lambda weight: optimize(weight) if weight.any() else (weight, 8, 0, None)
-
-
-@contextlib.contextmanager
-def _stopped(network: Any) -> Iterator[None]:
-    """End the thirty processes of a simulation, also when it is left early or by SIGTERM.
-
-    lava's own `stop` waits then for an answer that never comes, and they for each other.
-    """
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    except BaseException:
-        if network.runtime:
-            for actor in network.runtime._messaging_infrastructure.actors:
-                actor.kill()
-            network.runtime._is_started = False
-        raise
-    finally:
-        network.stop()
-        signal.signal(signal.SIGTERM, before)
 
 
 def simulate_fixed_point(network_file: Path, inputs: np.ndarray, steps: int) -> Iterator[list[np.ndarray]]:
@@ -81,6 +73,9 @@ def simulate_fixed_point(network_file: Path, inputs: np.ndarray, steps: int) -> 
 
     Yields:
         what each layer sends in one step after another: integers (W, H, C), or (C,) of dense layers.
+
+    Raises:
+        UserError: a process of the simulation was killed.
     """
     _import_lava_nc()
     from lava.lib.dl import netx
@@ -98,8 +93,79 @@ def simulate_fixed_point(network_file: Path, inputs: np.ndarray, steps: int) -> 
         layer.out.connect(extractor.in_port)
     untagged = {Extractor: PyLoihiExtractorModel}
     config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=untagged)
-    with _stopped(network):
+    with _supervised(network):
         network.run(RunSteps(num_steps=steps, blocking=False), config)
         for _ in range(steps):
             yield [extractor.receive().astype(np.int32) for extractor in extractors]
         network.wait()
+
+
+def _weights_as_they_fit(optimize: Callable) -> Callable:
+    """netx scales dense weights up to eight bits and fails, with a division by zero, where all of them are zero."""
+    return lambda weight: optimize(weight) if weight.any() else (weight, 8, 0, None)
+
+
+@contextlib.contextmanager
+def _supervised(network: Any) -> Iterator[None]:
+    """Run the thirty processes of a simulation in the block, and end them with it, however it ends.
+
+    They wait for each other, and this process for them: lava never notices that one of them is gone.
+
+    Raises:
+        UserError: one of them was killed.
+    """
+    from lava.magma.runtime.message_infrastructure import multiprocessing as infrastructure
+
+    actors: list[Any] = []  # that run
+    exit_codes: set[int | None] = {None}  # that they may have now: None of those that run
+
+    class Actor(infrastructure.SystemProcess):
+        def start(self) -> None:
+            with interrupts_held():  # Ctrl-C is for this process, which ends them
+                super().start()
+                actors.append(self)
+            refuse_to_wait()
+
+        def run(self) -> None:
+            threading.Thread(target=_end_with_parent, daemon=True).start()
+            super().run()
+
+        def join(self) -> None:
+            if self in actors:
+                actors.remove(self)
+            super().join()
+
+    def refuse_to_wait(*signal: object) -> None:
+        if not exit_codes.issuperset(actor.exitcode for actor in actors):
+            raise UserError("netx: a process of the simulation ended early, maybe because memory ran out; try again")
+
+    before = signal.signal(signal.SIGCHLD, refuse_to_wait)
+    try:
+        with mock.patch.multiple(infrastructure, SystemProcess=Actor, SharedMemoryManager=_AnonymousMemory):
+            yield
+        exit_codes.add(0)
+        network.stop()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+        for actor in tuple(actors):  # there are some after an error only; lava's `stop` would wait for their answers
+            actor.kill()
+            actor.join()
+        if network.runtime:
+            network.runtime._is_started = False
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it has ended."""
+    multiprocessing.parent_process().join()  # type: ignore[union-attr]
+    os._exit(1)
+
+
+class _AnonymousMemory:
+    """Memory shared by inheritance, in the place of lava's manager: it has no name, so a killed run leaves no file."""
+
+    def start(self) -> None: ...
+
+    def shutdown(self) -> None: ...
+
+    def create_shared_memory(self, size: int) -> SimpleNamespace:
+        return SimpleNamespace(buf=memoryview(mmap.mmap(-1, size)))
