@@ -135,5 +135,5 @@ def test_missing_or_foreign_network_file(tmp_path, content):
     path = tmp_path / "network.pt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=r"network\.pt: not a saved network"):
+    with pytest.raises(UserError, match=r"network\.pt is damaged"):
         load_network(path)

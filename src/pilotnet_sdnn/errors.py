@@ -11,6 +11,7 @@ from pathlib import Path
 from pilotnet_sdnn.interrupts import interrupts_handled
 
 MAX_LENGTH = 300  # characters of a line about an error
+PROBLEM_LENGTH = 120  # characters of what a library says that are shown
 NO_REPOSITORY = "this is no DVC repository: run the command inside your clone"
 
 
@@ -65,6 +66,20 @@ def check_present(path: Path, stage: str) -> None:
             f"{path} is not in this clone: `sdnn-share pull`, then `dvc checkout`, brings it if the team has run this, "
             f"and `dvc repro {stage}` makes it"
         )
+
+
+def damaged(path: Path, problem: object, stage: str) -> UserError:
+    """The error for a file of the pipeline that does not hold what `stage` writes.
+
+    Raises:
+        MemoryError: this was the problem, not the file.
+    """
+    if isinstance(problem, MemoryError):
+        raise problem
+    what = one_line(problem) if isinstance(problem, BaseException) else str(problem)
+    return UserError(
+        f"{path} is damaged or of another kind: {what[:PROBLEM_LENGTH]}; `dvc repro {stage}` makes it again"
+    )
 
 
 @contextmanager

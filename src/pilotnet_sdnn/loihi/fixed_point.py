@@ -21,11 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.loihi.hdf5 import check_self_contained
+from pilotnet_sdnn.errors import check_present, damaged
 
 STATE_BITS = 6  # of a neuron's state that a message lacks (lava's state_exp)
 INPUT_BITS = 12  # from an input, threshold or bias of 1/64 to a neuron's state (spike_exp + state_exp)
 ONE = 2**18  # a state of 1.0
+MAX_NEURONS = 2**20  # of a layer
 EXACT = 2**24  # float32 holds every integer up to it
 
 
@@ -60,12 +62,29 @@ def read_network(path: Path) -> list[IntegerLayer]:
     Raises:
         UserError: the file is not an exported sigma-delta network of input, convolutional and dense layers.
     """
+    check_present(path, "export")
     try:
         with h5py.File(path) as file:
+            check_self_contained(file)
             stored = [file["layer"][str(number)] for number in range(len(file["layer"]))]
-            return [_layer(group) for group in stored if _kind(group) != "flatten"]
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: not a network that lava-dl exported ({error}); `dvc repro export` makes it") from None
+            layers = [_layer(group) for group in stored if _kind(group) != "flatten"]
+        _check_connections(layers)
+        return layers
+    except Exception as error:  # what damaged bytes make h5py raise is any of a dozen
+        raise damaged(path, error, "export") from None
+
+
+def _check_connections(layers: list[IntegerLayer]) -> None:
+    """Check that every layer takes what the one before it sends, by one empty frame."""
+    messages = torch.zeros(1, 1, *layers[0].shape, dtype=torch.int32)
+    for layer in layers[1:]:
+        assert layer.synapses
+        arriving = _arriving(layer.synapses, messages)
+        if arriving.shape[2:] != layer.shape or (arriving + layer.bias).shape != arriving.shape:
+            raise ValueError(f"{tuple(arriving.shape[2:])} inputs for {layer.shape} neurons")
+        messages = arriving
+    if layers[-1].threshold is not None or any(layer.threshold is None for layer in layers[:-1]):
+        raise ValueError("the last layer, and only the last, is read out")
 
 
 def _kind(group: h5py.Group) -> str:
@@ -77,8 +96,10 @@ def _layer(group: h5py.Group) -> IntegerLayer:
     if kind not in ("input", "conv", "dense") or "delay" in group or neuron["type"][()] != b"SDNN":
         raise ValueError(f"{group.name}: expected an input, conv or dense layer of SDNN neurons without delays")
     shape = tuple(int(size) for size in group["shape"])
-    bias = torch.tensor(group["bias"][()] if "bias" in group else [0]).to(torch.int32) << INPUT_BITS
-    threshold = None if "sigma_output" in neuron else int(neuron["vThMant"][()] * 2**INPUT_BITS)
+    if not 1 <= math.prod(shape) <= MAX_NEURONS or min(shape) < 1:
+        raise ValueError(f"{group.name}: its shape is {shape}")
+    bias = torch.tensor(_numbers(group["bias"]) if "bias" in group else [0]).to(torch.int32) << INPUT_BITS
+    threshold = None if "sigma_output" in neuron else int(_numbers(neuron["vThMant"]) * 2**INPUT_BITS)
     synapses = {"input": lambda _: None, "conv": _convolution, "dense": _dense}[kind](group)
     return IntegerLayer(shape, synapses, bias.reshape(-1, *(1 for _ in shape[1:])), threshold)
 
@@ -98,8 +119,15 @@ def _dense(group: h5py.Group) -> Synapses:
     return Synapses(connect, _largest(weight), flat=True, accumulate=lambda sums: sums >> shift)
 
 
+def _numbers(stored: h5py.Dataset) -> np.ndarray:
+    numbers = np.asarray(stored[()])
+    if numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
+        raise ValueError(f"{stored.name}: expected finite numbers")
+    return numbers
+
+
 def _weight(group: h5py.Group) -> np.ndarray:
-    weight = group["weight"][()].astype(int)
+    weight = _numbers(group["weight"]).astype(int)
     if weight.min() < -256 or weight.max() > 254:
         raise ValueError(f"{group.name}: expected weights from -256 to 254, found {weight.min()} to {weight.max()}")
     return weight

@@ -5,14 +5,18 @@ costs as many as its neuron has outgoing synapses, which at the borders of an im
 arrives: layer-1's synaptic operations are those of layer-0's events.
 """
 
+import zipfile
 from collections.abc import Iterable
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pilotnet_sdnn.errors import check_present, damaged
+from pilotnet_sdnn.files import atomic_write
 from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.geometry import fan_out, layer_geometries
 from pilotnet_sdnn.sdnn.network import Network
@@ -80,3 +84,57 @@ def _by_frame(layer_counts: list[Tensor]) -> np.ndarray:
 def concatenated(activities: list[Activity]) -> Activity:
     """One after the other."""
     return Activity(*map(np.concatenate, zip(*activities, strict=True)))
+
+
+class HeldOutActivity(NamedTuple):
+    """The content of data/activity.npz: what the best network did on held-out road."""
+
+    origin: str  # name of the drive
+    frames: np.ndarray  # (F,) index of each frame of the streams in the drive
+    labels: np.ndarray  # (F,) float32 radians
+    running: Activity  # of the streams
+    restarted: Activity  # of the tutorial's sequences on the same road
+
+
+def write_activity(path: Path, held_out: HeldOutActivity) -> None:
+    """Write data/activity.npz."""
+    parts = {"": held_out.running, "restarted_": held_out.restarted}
+    counts = {prefix + name: value for prefix, part in parts.items() for name, value in part._asdict().items()}
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, origin=held_out.origin, frames=held_out.frames, labels=held_out.labels, **counts)
+
+
+def read_activity(path: Path) -> HeldOutActivity:
+    """Read data/activity.npz.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    check_present(path, "evaluate")
+    try:
+        with zipfile.ZipFile(path) as file:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
+                raise ValueError("it is compressed")  # and may be of any size then
+        with np.load(path) as stored:
+            content = {name: stored[name] for name in stored.files}
+        running, restarted = (_checked(content, prefix) for prefix in ("", "restarted_"))
+        frames, labels = content["frames"], content["labels"]
+        if not len(frames) == len(labels) == len(running.angles) or frames.dtype.kind != "i":
+            raise ValueError("its frames, labels and angles do not match")
+        if not np.isfinite(labels).all():
+            raise ValueError("labels are no finite numbers")
+        return HeldOutActivity(str(content["origin"]), frames, labels, running, restarted)
+    except Exception as error:  # what damaged bytes make numpy raise is any of a dozen
+        raise damaged(path, error, "evaluate") from None
+
+
+def _checked(content: dict[str, np.ndarray], prefix: str) -> Activity:
+    activity = Activity(*(content[prefix + name] for name in Activity._fields))
+    frames = len(activity.angles)
+    kinds = [("f", ()), ("i", (8,)), ("i", (9,)), ("i", (8,)), ("b", ())]  # of the fields of Activity
+    for name, values, (kind, shape) in zip(Activity._fields, activity, kinds, strict=True):
+        if values.dtype.kind != kind or values.shape != (frames, *shape) or not frames:
+            raise ValueError(f"{prefix}{name} is {values.dtype} {values.shape}")
+    if not np.isfinite(activity.angles).all() or not activity.is_start[0]:
+        raise ValueError(f"{prefix}angles are no finite numbers, or do not begin with a start")
+    return activity

@@ -1,11 +1,13 @@
 """The numbers of metrics/evaluation.json and metrics/train.json."""
 
 import csv
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 
+from pilotnet_sdnn.errors import check_present, damaged
 from pilotnet_sdnn.measure.activity import Activity
 from pilotnet_sdnn.sdnn.network import LAYERS
 
@@ -34,13 +36,42 @@ def event_metrics(activity: Activity) -> dict:
 
 
 def training_metrics(log: Path) -> dict:
-    """The best epoch, counted from 1, and the last one of a training log."""
-    with log.open(encoding="utf-8", newline="") as file:
-        epochs = [{column: float(value) for column, value in row.items()} for row in csv.DictReader(file)]
-    best, last = min(epochs, key=lambda epoch: epoch["test_mse"]), epochs[-1]
-    return {
-        "best_epoch": int(best["epoch"]),
-        "best_test_mse": best["test_mse"],
-        "final_train_mse": last["train_mse"],
-        "final_test_mse": last["test_mse"],
-    }
+    """The best epoch, counted from 1, and the last one of a training log.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    check_present(log, "train")
+    try:
+        with log.open(encoding="utf-8", newline="") as file:
+            epochs = [{column: float(value) for column, value in row.items()} for row in csv.DictReader(file)]
+        if not epochs or not all(math.isfinite(value) for epoch in epochs for value in epoch.values()):
+            raise ValueError("expected a row of finite numbers for every epoch")
+        best, last = min(epochs, key=lambda epoch: epoch["test_mse"]), epochs[-1]
+        return {
+            "best_epoch": int(best["epoch"]),
+            "best_test_mse": best["test_mse"],
+            "final_train_mse": last["train_mse"],
+            "final_test_mse": last["test_mse"],
+        }
+    except Exception as error:  # a csv reader's errors are many, and so are float's
+        raise damaged(log, error, "train") from None
+
+
+def read_ann_mse(metrics: Path) -> float | None:
+    """The ANN baseline's MSE from metrics/ann.json, sq. radians; None where none was trained.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    check_present(metrics, "train_ann")
+    try:
+        content = json.loads(metrics.read_text(encoding="utf-8"))
+        if content == {}:
+            return None
+        mse = float(content["ann_mse"])
+        if not math.isfinite(mse):
+            raise ValueError("ann_mse is no finite number")
+        return mse
+    except Exception as error:  # KeyError, TypeError, RecursionError, ...
+        raise damaged(metrics, error, "train_ann") from None

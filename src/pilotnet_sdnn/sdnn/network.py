@@ -6,6 +6,7 @@ input, layer-1 to layer-4 convolve, layer-5 to layer-7 are dense, layer-8 decode
 """
 
 import io
+import zipfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pilotnet_sdnn.dataset.store import FRAME_SHAPE
-from pilotnet_sdnn.errors import UserError, check_present
+from pilotnet_sdnn.errors import check_present, damaged
 from pilotnet_sdnn.files import atomic_write
 from pilotnet_sdnn.sdnn.lava import slayer
 
@@ -187,22 +188,31 @@ def read_tensors(path: Path, stage: str) -> dict[str, Tensor]:
     """
     check_present(path, stage)
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
+        with zipfile.ZipFile(path) as file:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
+                raise ValueError("it is compressed")  # and may be of any size then
+        content = torch.load(path, weights_only=True, map_location="cpu")
+        for name, tensor in content.items():
+            if not torch.is_tensor(tensor) or not tensor.isfinite().all():
+                raise ValueError(f"{name} is no tensor of finite numbers")
+        return content
     except Exception as error:  # what damaged bytes make torch's unpickler raise is any of a dozen
-        raise UserError(f"{path}: not a saved network ({type(error).__name__}); `dvc repro {stage}` makes it") from None
+        raise damaged(path, error, stage) from None
 
 
 def load_network(path: Path, stage: str = "calibrate") -> Network:
-    """The network saved at `path`, in evaluation mode.
+    """The network that the stage saved at `path`, in evaluation mode.
 
     Raises:
         UserError: there is none, or it is of another network.
     """
     network = Network()
     weights = read_tensors(path, stage)
+    if any(value.dtype != torch.float32 for value in weights.values()):
+        raise damaged(path, "its numbers are not all float32", stage)
     try:
         network.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:
-        raise UserError(f"{path}: not a saved network ({type(error).__name__}); `dvc repro {stage}` makes it") from None
+        raise damaged(path, error, stage) from None
     network.initialise_shapes()
     return network.eval()

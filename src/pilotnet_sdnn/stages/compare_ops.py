@@ -1,14 +1,10 @@
 """Compare the operations of the sigma-delta network with those of the ANN baseline."""
 
-import json
-
-import numpy as np
-
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv, write_metrics, write_text
-from pilotnet_sdnn.measure.activity import Activity
+from pilotnet_sdnn.measure.activity import read_activity
 from pilotnet_sdnn.measure.operations import Energy, exact_operations, published_operations, without_layers
-from pilotnet_sdnn.measure.steering import steering_metrics
+from pilotnet_sdnn.measure.steering import read_ann_mse, steering_metrics
 from pilotnet_sdnn.measure.tables import operations_report
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import ACTIVITY, ANN_METRICS, NETWORK, OPERATIONS_METRICS, OPERATIONS_PLOT, OPERATIONS_TABLE
@@ -20,21 +16,18 @@ def main() -> None:
     params = load_params()
     energy = Energy(params.energy_mac_pj, params.energy_add_pj)
     geometry = layer_geometries(load_network(NETWORK))
-    stored = np.load(ACTIVITY)
-    running, restarted = (
-        Activity(*(stored[prefix + name] for name in Activity._fields)) for prefix in ("", "restarted_")
-    )
+    held_out = read_activity(ACTIVITY)
 
-    stream = exact_operations(geometry, running, energy)
-    again = exact_operations(geometry, restarted, energy, starts_count=False)
-    published = published_operations(geometry, restarted, energy)
+    stream = exact_operations(geometry, held_out.running, energy)
+    again = exact_operations(geometry, held_out.restarted, energy, starts_count=False)
+    published = published_operations(geometry, held_out.restarted, energy)
     write_metrics(OPERATIONS_METRICS, {**stream, "restarted": without_layers(again), "as_published": published})
 
-    steering = steering_metrics(stored["labels"], running.angles)
+    steering = steering_metrics(held_out.labels, held_out.running.angles)
     accuracy = f"{steering['frames']} held-out frames, MSE {steering['mse']:.5f} sq. radians"
-    if ann := json.loads(ANN_METRICS.read_text(encoding="utf-8")):
-        accuracy += f" (ANN baseline: {ann['ann_mse']:.5f})"
-    title = f"# Operations: {stored['origin']}\n\n{accuracy}"
+    if (ann_mse := read_ann_mse(ANN_METRICS)) is not None:
+        accuracy += f" (ANN baseline: {ann_mse:.5f})"
+    title = f"# Operations: {held_out.origin}\n\n{accuracy}"
     report = operations_report(geometry, stream, again, published, title)
     write_text(OPERATIONS_TABLE, report)
 

@@ -7,8 +7,15 @@ import torch
 
 from pilotnet_sdnn.dataset.dataset import Dataset, open_dataset
 from pilotnet_sdnn.errors import exit_on_error
-from pilotnet_sdnn.files import atomic_write, write_csv, write_metrics, write_text
-from pilotnet_sdnn.measure.activity import TUTORIAL_SEQUENCE, Activity, Counter, concatenated
+from pilotnet_sdnn.files import write_csv, write_metrics, write_text
+from pilotnet_sdnn.measure.activity import (
+    TUTORIAL_SEQUENCE,
+    Activity,
+    Counter,
+    HeldOutActivity,
+    concatenated,
+    write_activity,
+)
 from pilotnet_sdnn.measure.following import by_tenth, following_metrics
 from pilotnet_sdnn.measure.steering import event_metrics, steering_metrics, training_metrics
 from pilotnet_sdnn.params import load_params
@@ -43,10 +50,7 @@ def main() -> None:
     frames = np.concatenate([np.arange(*stretch) for stretch in dataset.split.test])
     labels = dataset.angles[frames]
     restarted, restarted_frames = run_restarted(counter, dataset)
-    with atomic_write(ACTIVITY) as temporary, temporary.open("wb") as file:
-        parts = {"": running, "restarted_": restarted}
-        counts = {prefix + name: value for prefix, part in parts.items() for name, value in part._asdict().items()}
-        np.savez(file, origin=dataset.drive.origin, frames=frames, labels=labels, **counts)
+    write_activity(ACTIVITY, HeldOutActivity(dataset.drive.origin, frames, labels, running, restarted))
 
     # metrics
     steering, events = steering_metrics(labels, running.angles), event_metrics(running)

@@ -5,14 +5,17 @@ from functools import partial
 import numpy as np
 
 from pilotnet_sdnn.dataset.dataset import open_dataset
-from pilotnet_sdnn.errors import UserError, exit_on_error
+from pilotnet_sdnn.errors import UserError, damaged, exit_on_error
 from pilotnet_sdnn.files import write_csv, write_metrics
 from pilotnet_sdnn.loihi.comparison import Start, agreement, first_difference, netx_messages, stream_angles
 from pilotnet_sdnn.loihi.fixed_point import encode, read_network, run, start_state, zero_state
+from pilotnet_sdnn.measure.activity import read_activity
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import ACTIVITY, DEPLOYMENT_METRICS, DEPLOYMENT_PLOT, EXPORTED_NETWORK, FRAMES
 from pilotnet_sdnn.progress import advancing, progress
+from pilotnet_sdnn.sdnn.network import LAYERS
 
+INPUT_SHAPE = (3, 33, 100)  # of layer-0
 CHUNK = 64  # frames at a time; the results do not depend on it
 SHOWN = 1200  # frames in the plot, a minute of a 20 Hz camera
 
@@ -20,10 +23,14 @@ SHOWN = 1200  # frames in the plot, a minute of a 20 Hz camera
 def main() -> None:
     params = load_params()
     network = read_network(EXPORTED_NETWORK)
+    if len(network) != len(LAYERS) or network[0].shape != INPUT_SHAPE or network[-1].shape != (1,):
+        raise damaged(EXPORTED_NETWORK, "it is another network than PilotNet", "export")
     dataset = open_dataset(FRAMES, params.sequence, params.split)
     drive, streams = dataset.drive, dataset.split.test
-    stored = np.load(ACTIVITY)
-    labels, floating, is_start = stored["labels"], stored["angles"], stored["is_start"]
+    held_out = read_activity(ACTIVITY)
+    frames, labels, floating = held_out.frames, held_out.labels, held_out.running.angles
+    if not np.array_equal(frames, np.concatenate([np.arange(*stream) for stream in streams])):
+        raise damaged(ACTIVITY, "its frames are not those of the held-out road", "evaluate")
 
     # netx and the integers send the same messages
     longest = max(streams, key=lambda stretch: stretch.stop - stretch.start)
@@ -43,7 +50,7 @@ def main() -> None:
         angles, events = map(np.concatenate, zip(*runs, strict=True))
         return angles, events
 
-    compare = partial(agreement, labels, floating, is_start=is_start)
+    compare = partial(agreement, labels, floating, is_start=held_out.running.is_start)
     fixed, events = in_integers(start_state, False, "fixed point")
     deployment = compare(fixed=fixed)
     same_start = compare(fixed=in_integers(zero_state, False, "from the same start")[0])
@@ -59,10 +66,10 @@ def main() -> None:
             "corrected": {name: corrected[name] for name in ("fixed_point_mse", "mse_ratio", "max_abs_difference")},
         },
     )
-    shown = np.flatnonzero((stored["frames"] >= longest.start) & (stored["frames"] < longest.stop))[:SHOWN]
+    shown = np.flatnonzero((frames >= longest.start) & (frames < longest.stop))[:SHOWN]
     degrees = np.degrees([labels[shown], floating[shown], fixed[shown]]).round(2)
     columns = ("frame", "label_degrees", "float_degrees", "fixed_point_degrees")
-    write_csv(DEPLOYMENT_PLOT, columns, zip(stored["frames"][shown], *degrees, strict=True))
+    write_csv(DEPLOYMENT_PLOT, columns, zip(frames[shown], *degrees, strict=True))
     print(
         f"{drive.origin}: {len(labels)} held-out frames as Loihi 2 computes them: mse "
         f"{deployment['fixed_point_mse']:.5f} sq. radians, as trained {deployment['float_mse']:.5f}; the two differ by "
