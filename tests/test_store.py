@@ -9,7 +9,7 @@ import pytest
 
 from pilotnet_sdnn.dataset.dataset import Dataset, open_dataset
 from pilotnet_sdnn.dataset.sequences import Sequences, frames_of_segments, repair_zero_labels
-from pilotnet_sdnn.dataset.split import Split, Stretch, cut, split_drive, stretch_with_most
+from pilotnet_sdnn.dataset.split import Split, Stretch, cut, split_drive
 from pilotnet_sdnn.dataset.store import Block, read_frames, write_frames
 from pilotnet_sdnn.drive.labels import parse_labels, radians
 from pilotnet_sdnn.errors import UserError, exit_on_error
@@ -270,14 +270,3 @@ def refused_at_the_door(path: Path) -> None:
 def test_store_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"frames\.h5 is not in this clone: .*`dvc repro resize` makes it"):
         read_frames(tmp_path / "frames.h5")
-
-
-def test_stretch_with_most_of_the_chosen_stays_within_a_segment():
-    segments = np.repeat([0, 1], [4, 6])
-
-    def stretch(*chosen: int, length: int) -> tuple[int, int]:
-        return stretch_with_most(np.isin(np.arange(10), chosen), segments, length)
-
-    assert stretch(3, 4, 9, length=3) == (1, 4)  # not 3 to 5
-    assert stretch(3, 8, 9, length=3) == (7, 10)
-    assert stretch(3, length=20) == (4, 10)  # the longest there is

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from pilotnet_sdnn.commands import video as command
 from pilotnet_sdnn.dataset.split import Split, Stretch
 from pilotnet_sdnn.measure.activity import Counter
-from pilotnet_sdnn.sdnn.network import Network
+from pilotnet_sdnn.sdnn.network import Network, normalise
 from pilotnet_sdnn.video.scenes import Moment, Scene, draw_wheels, tiled, watch
 
 
@@ -25,23 +25,26 @@ def frames() -> np.ndarray:
     return walk.clip(0, 255).astype(np.uint8)
 
 
-def test_running_camera_is_one_long_sequence(frames):
-    """The state goes on from sequence to sequence: angles and counts are those of all frames run as one."""
+def test_state_is_carried_as_in_one_long_sequence(frames):
+    """Angles and counts are those of lava-dl's own blocks on all frames at once."""
     torch.manual_seed(2)
     network = Network(threshold=0.01).eval()
-    whole = Counter(network, "torch").stream([frames])
-    moments = list(watch(network, [frames[:16], frames[16:32], frames[32:]], running=True))
-    assert [moment.synops for moment in moments] == whole.synops.sum(1).tolist()
-    assert np.array_equal(np.array([moment.angle for moment in moments], np.float32), whole.angles)
-    sent = np.array([[np.count_nonzero(signs) for signs in moment.events] for moment in moments])
-    assert np.array_equal(sent, whole.events[:, :4])
+    with torch.no_grad():
+        *messages, angles = network.messages(normalise(torch.from_numpy(frames)[None]))
+    moments = list(watch(network, [frames[:16], frames[16:32], frames[32:]], "torch", restarted=False))
+    assert [moment.angle for moment in moments] == angles.flatten().tolist()
+    for number, whole in enumerate(messages[:4]):
+        signs = np.stack([moment.events[number] for moment in moments])
+        assert np.array_equal(signs, whole[0].movedim(-1, 0).sign().numpy())
+    whole_synops = Counter(network, "torch").stream([frames]).synops.sum(1)
+    assert [moment.synops for moment in moments] == whole_synops.tolist()
 
 
-def test_without_it_every_sequence_starts_anew(frames):
+def test_restarted_every_sequence_starts_anew(frames):
     torch.manual_seed(2)
     network = Network(threshold=0.01).eval()
     measured = Counter(network, "torch").sequences(frames[:32].reshape(2, 16, *frames.shape[1:]))
-    moments = list(watch(network, [frames[:16], frames[16:32]], running=False))
+    moments = list(watch(network, [frames[:16], frames[16:32]], "torch", restarted=True))
     assert [moment.synops for moment in moments] == measured.synops.sum(-1).tolist()
     assert np.array_equal(np.array([moment.angle for moment in moments], np.float32), measured.angles)
 
@@ -63,12 +66,13 @@ def test_a_positive_angle_turns_the_wheel_to_the_right(degrees):
     assert np.sign(side) == np.sign(degrees) and abs(side) > 40
 
 
-def test_default_stretch_holds_most_test_frames():
-    segments, test = np.repeat([0, 1], [60, 40]), np.isin(np.arange(100), range(48, 80))
-    assert command.stretch(test, segments, None, count=20) == (60, 80)
+def test_default_stretch_is_held_out():
+    segments, test = np.repeat([0, 1], [60, 40]), [Stretch(48, 60), Stretch(60, 80)]
+    assert command.stretch(test, segments, None, count=12) == (60, 72)  # of the longest
+    assert command.stretch(test, segments, None, count=600) == (60, 80)  # and no more than it
     assert command.stretch(test, segments, 4.5, count=600) == (90, 100)  # up to the end of the drive
     assert command.stretch(test, segments, 2.5, count=17) == (50, 60)  # and of the segment
-    split = Split(train=[Stretch(0, 32)], test=[Stretch(48, 60), Stretch(60, 80)])
+    split = Split(train=[Stretch(0, 32)], test=test)
     assert [command.part(frame, split) for frame in (31, 32, 48, 79, 80)] == [
         "training", "unused", "test", "test", "unused",
     ]  # fmt: skip
@@ -85,13 +89,13 @@ def test_mp4(tiny_pipeline, monkeypatch, tmp_path, capsys):
     sdnn_video(monkeypatch, tiny_pipeline.path, path, "--seconds", 1)
     assert iio.imread(path, plugin="pyav").shape == (20, 720, 1280, 3)
     assert iio.immeta(path, plugin="pyav")["fps"] == 20
-    assert "synthetic road, seed 4205, 160 frames" in capsys.readouterr().out
+    assert "synthetic road, seed 4205, 160 frames, state carried from frame to frame" in capsys.readouterr().out
     assert [file.name for file in path.parent.iterdir()] == ["drive.mp4"]
 
 
 def test_gif(tiny_pipeline, monkeypatch, tmp_path):
     path = tmp_path / "drive.gif"
-    sdnn_video(monkeypatch, tiny_pipeline.path, path, "--seconds", 0.5, "--start", 2)
+    sdnn_video(monkeypatch, tiny_pipeline.path, path, "--seconds", 0.5, "--start", 2, "--restarted")
     with Image.open(path) as gif:
         assert (gif.format, gif.size, gif.n_frames, gif.info["duration"]) == ("GIF", (640, 360), 10, 50)
 

@@ -78,7 +78,7 @@ def damaged(path: Path, problem: object, stage: str) -> UserError:
         raise problem
     what = one_line(problem) if isinstance(problem, BaseException) else str(problem)
     return UserError(
-        f"{path} is damaged or of another kind: {what[:PROBLEM_LENGTH]}; `dvc repro {stage}` makes it again"
+        f"{path} is damaged or of another kind: {shortened(what, PROBLEM_LENGTH)}; `dvc repro {stage}` makes it again"
     )
 
 

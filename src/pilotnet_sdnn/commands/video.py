@@ -1,4 +1,4 @@
-"""Render a stretch of the drive as a video, with the steering and the events of the trained network: sdnn-video"""
+"""Render held-out road as a video, with the steering and the events of the trained network: sdnn-video"""
 
 import argparse
 import math
@@ -7,18 +7,21 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import numpy as np
+import torch
 
 from pilotnet_sdnn.dataset.dataset import open_dataset
-from pilotnet_sdnn.dataset.split import Split, Stretch, stretch_with_most
+from pilotnet_sdnn.dataset.split import Split, Stretch
 from pilotnet_sdnn.drive.archives import read_member
 from pilotnet_sdnn.drive.drive_zip import frame_member, labels_name, open_drive, read_labels
 from pilotnet_sdnn.drive.images import decode_frame
 from pilotnet_sdnn.drive.labels import BadLabels
 from pilotnet_sdnn.drive.synthetic_world import FRAME_RATE
 from pilotnet_sdnn.errors import UserError, exit_on_error
+from pilotnet_sdnn.measure.activity import TUTORIAL_SEQUENCE
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import DRIVE, FRAMES, NETWORK
 from pilotnet_sdnn.progress import progress
+from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.geometry import layer_geometries
 from pilotnet_sdnn.sdnn.network import load_network
 from pilotnet_sdnn.video.scenes import KINDS, Moment, Scene, pictures, watch, write_video
@@ -26,61 +29,72 @@ from pilotnet_sdnn.video.scenes import KINDS, Moment, Scene, pictures, watch, wr
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="sdnn-video", description=__doc__.partition(":")[0])
-    parser.add_argument("file", nargs="?", type=Path, default=Path("drive.mp4"), help="an .mp4, or a .gif (drive.mp4)")
-    parser.add_argument("--start", type=float, help="second of the drive (where most of the frames are test frames)")
-    parser.add_argument("--seconds", type=float, default=30, help="length (30)")
-    parser.add_argument("--running", action="store_true", help="state goes on, as behind a camera, over all sequences")
+    parser.add_argument("file", nargs="?", type=Path, default=Path("drive.mp4"), help="an .mp4 or .gif (drive.mp4)")
+    parser.add_argument("--start", type=float, help="second of the drive (the longest held-out stretch)")
+    parser.add_argument("--seconds", type=float, default=30, help="length, at most (30)")
+    parser.add_argument(
+        "--restarted",
+        action="store_true",
+        help=f"start anew every {TUTORIAL_SEQUENCE} frames, as the tutorial does",
+    )
     arguments = parser.parse_args()
     with exit_on_error():
         if arguments.file.suffix not in KINDS:
             raise UserError(f"{arguments.file}: a video ends with {' or '.join(KINDS)}")
         params = load_params()
+        torch.set_num_threads(params.threads)
         network = load_network(NETWORK)
         dataset = open_dataset(FRAMES, params.sequence, params.split)
-        drive, count = dataset.drive, frames_in(arguments.seconds)
-        start, stop = stretch(dataset.is_test(), drive.segments, arguments.start, count)
-        frames = np.arange(start, stop)
-        sequences = (drive.frames[at : min(at + params.sequence, stop)] for at in range(start, stop, params.sequence))
-        moments = watch(network, sequences, arguments.running)
+        drive, segments = dataset.drive, dataset.drive.segments
+        shown = stretch(dataset.split.test, segments, arguments.start, frames_in(arguments.seconds))
+        frames = np.arange(*shown)
+        kernel = kernels.choose(params.kernels, torch.device("cpu"))
+        moments = watch(network, dataset.chunks(shown, TUTORIAL_SEQUENCE), kernel, arguments.restarted)
         macs = sum(layer.macs for layer in layer_geometries(network))
-        note = "state goes on from frame to frame" if arguments.running else f"new start every {params.sequence} frames"
-        parts = [part(frame, dataset.split) for frame in range(start, stop)]
+        note = (
+            f"restarted every {TUTORIAL_SEQUENCE} frames"
+            if arguments.restarted
+            else "state carried from frame to frame"
+        )
+        parts = [part(frame, dataset.split) for frame in frames]
         with open_drive(DRIVE) as camera:
             labels = read_labels(camera, BadLabels(labels_name(camera), params.on_bad_frame))  # as resize reads them
-            files = [frame_member(labels[drive.numbers[frame]]) for frame in range(start, stop)]
-            scenes = film(camera, files, dataset.angles[start:stop], parts, frames / FRAME_RATE, moments)
+            files = [frame_member(labels[drive.numbers[frame]]) for frame in frames]
+            scenes = film(camera, files, dataset.angles[frames], parts, frames / FRAME_RATE, moments)
             video = pictures(scenes, macs, drive.origin, note)
             write_video(arguments.file, progress(video, total=len(frames), desc=str(arguments.file), unit="frame"))
     print(
-        f"{arguments.file}: seconds {frames[0] / FRAME_RATE:g} to {(frames[-1] + 1) / FRAME_RATE:g} of {drive.origin}"
+        f"{arguments.file}: seconds {frames[0] / FRAME_RATE:g} to {(frames[-1] + 1) / FRAME_RATE:g} of {drive.origin}, "
+        f"{note}"
     )
 
 
 def frames_in(seconds: float) -> int:
-    """How many frames a video of this length has.
+    """The number of frames in a video of this length.
 
     Raises:
-        UserError: none.
+        UserError: it has none.
     """
     if not 1 <= seconds * FRAME_RATE < math.inf:  # nor NaN
         raise UserError(f"--seconds {seconds:g}: expected {1 / FRAME_RATE:g}, one frame, or more")
     return round(seconds * FRAME_RATE)
 
 
-def stretch(chosen: np.ndarray, segments: np.ndarray, start: float | None, count: int) -> Stretch:
-    """The stretch of one segment to show; shorter than asked for where the segment ends.
+def stretch(held_out: list[Stretch], segments: np.ndarray, start: float | None, count: int) -> Stretch:
+    """The stretch of one segment to show; shorter than asked for where the stretch or segment ends.
 
     Args:
-        chosen: (N,) bool, the test frames.
+        held_out: the stretches to test on.
         segments: (N,) of the drive's frames.
-        start: second of the drive, or None for the stretch with most test frames.
+        start: second of the drive, or None for the beginning of the longest held-out stretch.
         count: frames to show.
 
     Raises:
         UserError: the drive ends before `start`.
     """
     if start is None:
-        return stretch_with_most(chosen, segments, count)
+        longest = max(held_out, key=lambda stretch: stretch.stop - stretch.start)
+        return Stretch(longest.start, min(longest.start + count, longest.stop))
     if not 0 <= start < len(segments) / FRAME_RATE:
         raise UserError(f"--start {start:g}: the drive is {len(segments) / FRAME_RATE:g} seconds long")
     first = int(start * FRAME_RATE)
@@ -95,14 +109,14 @@ def film(
     seconds: np.ndarray,
     moments: Iterable[Moment],
 ) -> Iterator[Scene]:
-    """What the camera saw in each of the files, and what the network made of it."""
+    """Each file's picture with what the network did in that frame."""
     for file, angle, where, second, moment in zip(files, angles, parts, seconds, moments, strict=True):
         seen = decode_frame(read_member(camera, file), f"{camera.filename}: {file}")
         yield Scene(seen, float(angle), where, float(second), moment)
 
 
 def part(frame: int, split: Split) -> str:
-    """What a frame was used for."""
+    """The part of the split that a frame belongs to: test, training or unused."""
     for name, stretches in (("test", split.test), ("training", split.train)):
         if any(start <= frame < stop for start, stop in stretches):
             return name

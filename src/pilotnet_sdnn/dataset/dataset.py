@@ -28,13 +28,6 @@ class Dataset(NamedTuple):
         for first in range(stretch.start, stretch.stop, length):
             yield self.drive.frames[first : min(first + length, stretch.stop)]
 
-    def is_test(self) -> np.ndarray:
-        """(N,) bool, the frames to test on."""
-        mask = np.zeros(len(self.angles), bool)
-        for start, stop in self.split.test:
-            mask[start:stop] = True
-        return mask
-
 
 def open_dataset(path: Path, sequence: int, split: str) -> Dataset:
     """Open data/frames.h5, repair its labels and split it.

@@ -92,18 +92,3 @@ def _merged(starts: np.ndarray, segments: np.ndarray, sequence: int) -> list[Str
     chosen = np.zeros(len(segments), bool)
     chosen[(starts[:, None] + np.arange(sequence)).ravel()] = True
     return _stretches(chosen, segments)
-
-
-def stretch_with_most(chosen: np.ndarray, segments: np.ndarray, length: int) -> Stretch:
-    """The stretch of one segment that holds most of the chosen frames.
-
-    Args:
-        chosen: (N,) bool, the frames wanted.
-        segments: (N,) of the drive's frames.
-        length: frames in the stretch; fewer if no segment is as long.
-    """
-    length = min(length, int(np.bincount(segments).max()))
-    count = np.convolve(chosen, np.ones(length), "valid")
-    count[segments[: len(count)] != segments[length - 1 :]] = -1
-    start = int(count.argmax())
-    return Stretch(start, start + length)

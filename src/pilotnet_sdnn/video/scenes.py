@@ -16,23 +16,24 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from pilotnet_sdnn.drive.synthetic_world import FRAME_RATE
 from pilotnet_sdnn.files import atomic_write
+from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.geometry import fan_out, layer_geometries
-from pilotnet_sdnn.sdnn.network import Network, normalise
+from pilotnet_sdnn.sdnn.network import Network
 
 KINDS = (".mp4", ".gif")
 SIZE = (1280, 720)
 
 BACKGROUND, PANEL, TEXT, FAINT = "#11151c", "#1d2430", "#f2f4f8", "#8d97a8"
-POSITIVE, NEGATIVE, LABEL, PREDICTION, ORDINARY = "#ffa62b", "#37b6ff", "#c9d1de", "#7bd88f", "#5b6577"
+POSITIVE, NEGATIVE, LABEL, PREDICTION, BASELINE = "#ffa62b", "#37b6ff", "#c9d1de", "#7bd88f", "#5b6577"
 PARTS = {"test": "#7bd88f", "training": "#ffa62b", "unused": "#c9d1de"}
-PALETTE = np.array([ImageColor.getrgb(c) for c in (PANEL, POSITIVE, BACKGROUND, NEGATIVE)], np.uint8)  # -1 is the last
-GAP = 2  # of the palette: between maps
+PALETTE = np.array([ImageColor.getrgb(c) for c in (PANEL, POSITIVE, BACKGROUND, NEGATIVE)], np.uint8)  # by sign
+GAP = 2  # index in the palette of what separates maps
 
 CAMERA = (20, 20, 768, 432)  # left, top, width, height
-COLUMN = (812, 1260)  # left and right of what is beside it
+COLUMN = (812, 1260)  # left and right edge of the column beside it
 WHEEL = 160  # pixels
 TRACE_SECONDS = 10
-MAPS = ((20, 1, 2), (266, 4, 2), (710, 4, 3), (1056, 4, 2))  # of layer-0 to layer-3: left, maps in a row, scale
+MAPS = ((20, 1, 2), (266, 4, 2), (710, 4, 3), (1056, 4, 2))  # of layer-0 to layer-3: left edge, maps in a row, scale
 MAPS_TOP = 496
 
 
@@ -45,35 +46,35 @@ class Moment(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What is known of one frame."""
+    """All that the video shows of one frame."""
 
     camera: Image.Image
     label: float  # radians
     part: str  # test, training or unused
-    seconds: float  # from the beginning of the drive
+    seconds: float  # since the beginning of the drive
     moment: Moment
 
 
 @torch.no_grad()
-def watch(network: Network, videos: Iterable[np.ndarray], running: bool) -> Iterator[Moment]:
-    """Run the network over consecutive sequences, frame by frame.
+def watch(network: Network, chunks: Iterable[np.ndarray], kernel: str, restarted: bool) -> Iterator[Moment]:
+    """Run the network over consecutive frames.
 
     Args:
         network: in evaluation mode.
-        videos: the sequences, (T, 33, 100, 3) uint8 each.
-        running: the state goes on from frame to frame, as behind a running camera, which sends one frame
-            whole. Otherwise it starts anew with every sequence, as where the network is measured.
+        chunks: the frames, (T, 33, 100, 3) uint8 each.
+        kernel: "native" or "torch".
+        restarted: the network starts anew with every chunk; otherwise it carries its state from chunk to chunk.
     """
-    for block in network.layers:
-        block.neuron.sigma.persistent_state = block.neuron.delta.persistent_state = running
-    synapses = [fan_out(source, target).flatten() for source, target in pairwise(layer_geometries(network))]
-    for video in videos:
-        *messages, angles = network.messages(normalise(torch.tensor(video)[None]))
-        sent = [(message[0] != 0).flatten(0, -2).double() for message in messages]
-        synops = torch.stack([fans.double() @ s for fans, s in zip(synapses, sent, strict=True)]).sum(0)
+    fan_outs = [fan_out(source, target).flatten().double() for source, target in pairwise(layer_geometries(network))]
+    state = None
+    for chunk in chunks:
+        output, messages, after = kernels.stream(network, torch.from_numpy(chunk)[None], kernel, state)
+        state = None if restarted else after
+        sent = [(message[0] != 0).flatten(1).double() for message in messages]
+        synops = torch.stack([s @ fans for s, fans in zip(sent, fan_outs, strict=True)]).sum(0)
         signs = [message[0].sign().to(torch.int8).numpy() for message in messages[: len(MAPS)]]
-        for t, angle in enumerate(angles.flatten().tolist()):
-            yield Moment(angle, [sign[..., t] for sign in signs], int(synops[t]))
+        for t, angle in enumerate(output.angles[0].tolist()):
+            yield Moment(angle, [sign[t] for sign in signs], int(synops[t]))
 
 
 def pictures(scenes: Iterable[Scene], macs: int, origin: str, note: str) -> Iterator[Image.Image]:
@@ -81,7 +82,7 @@ def pictures(scenes: Iterable[Scene], macs: int, origin: str, note: str) -> Iter
 
     Args:
         scenes: in the order of time.
-        macs: of an ordinary network, in every frame.
+        macs: of the ANN baseline, in every frame.
         origin: which drive this is.
         note: a line below the count of operations.
     """
@@ -102,7 +103,7 @@ def pictures(scenes: Iterable[Scene], macs: int, origin: str, note: str) -> Iter
 
 
 def draw_camera(image: Image.Image, draw: ImageDraw.ImageDraw, scene: Scene, origin: str) -> None:
-    """The camera's picture, what drive it is of and what part the network has learned from."""
+    """The camera's picture, with the drive's name and the part of the split that the frame belongs to."""
     left, top, width, height = CAMERA
     scale = min(width / scene.camera.width, height / scene.camera.height)
     size = round(scene.camera.width * scale), round(scene.camera.height * scale)
@@ -112,14 +113,14 @@ def draw_camera(image: Image.Image, draw: ImageDraw.ImageDraw, scene: Scene, ori
 
 
 def plate(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, color: str) -> None:
-    """Text on a dark ground, to be read on any picture."""
+    """Text on a dark background, readable on any picture."""
     x, y, right, bottom = draw.textbbox((corner[0] + 8, corner[1] + 4), text, font(14))
     draw.rounded_rectangle((x - 8, y - 5, right + 8, bottom + 5), 4, BACKGROUND)
     draw.text((corner[0] + 8, corner[1] + 4), text, color, font(14))
 
 
 def draw_wheels(image: Image.Image, draw: ImageDraw.ImageDraw, scene: Scene) -> None:
-    """Both steering wheels; angles are positive to the right."""
+    """The steering wheel as labelled and as predicted; angles are positive to the right."""
     left, right = COLUMN
     for centre, angle, name, color in (
         (left + (right - left) // 4, scene.label, "label", LABEL),
@@ -133,12 +134,12 @@ def draw_wheels(image: Image.Image, draw: ImageDraw.ImageDraw, scene: Scene) -> 
 
 
 def draw_trace(draw: ImageDraw.ImageDraw, degrees: np.ndarray) -> None:
-    """The last seconds of both angles, (N, 2) degrees; the newest is at the right."""
+    """The last seconds of label and prediction, (N, 2) degrees; the newest is at the right."""
     left, right = COLUMN
     top, bottom = 250, 326
     draw.rectangle((left, top, right, bottom), PANEL)
     reach = max(20.0, float(np.abs(degrees).max()))
-    draw.line((left, (top + bottom) / 2, right, (top + bottom) / 2), ORDINARY)
+    draw.line((left, (top + bottom) / 2, right, (top + bottom) / 2), BASELINE)
     draw.text((left + 6, top + 3), f"last {TRACE_SECONDS} s, ±{reach:.0f}°", FAINT, font(11))
     x = right - (len(degrees) - 1 - np.arange(len(degrees))) * (right - left) / (TRACE_SECONDS * FRAME_RATE - 1)
     y = (top + bottom) / 2 - degrees / reach * ((bottom - top) / 2 - 4)
@@ -147,9 +148,9 @@ def draw_trace(draw: ImageDraw.ImageDraw, degrees: np.ndarray) -> None:
 
 
 def draw_operations(draw: ImageDraw.ImageDraw, synops: int, total: int, frames: int, macs: int) -> None:
-    """Operations of this frame as bars, and of all frames so far."""
+    """Operations of this frame as bars, and totals of all frames so far."""
     left, right = COLUMN
-    for y, name, count, color in ((340, "synops", synops, PREDICTION), (370, "MACs", macs, ORDINARY)):
+    for y, name, count, color in ((340, "synops", synops, PREDICTION), (370, "MACs", macs, BASELINE)):
         draw.text((left, y + 10), name, TEXT, font(14), anchor="lm")
         start, end = left + 70, right - 95
         draw.rectangle((start, y, end, y + 20), PANEL)
@@ -158,11 +159,11 @@ def draw_operations(draw: ImageDraw.ImageDraw, synops: int, total: int, frames: 
     fewer = f"{frames * macs / total:.1f}x fewer" if total else "no events"
     draw.text((left, 399), f"{total / 1e6:,.1f} million synops", PREDICTION, font(15))
     draw.text((right, 411), fewer, TEXT, font(26), anchor="rm")
-    draw.text((left, 422), f"{frames * macs / 1e6:,.1f} million MACs of an ordinary network", FAINT, font(13))
+    draw.text((left, 422), f"{frames * macs / 1e6:,.1f} million MACs of the ANN baseline", FAINT, font(13))
 
 
 def draw_events(image: Image.Image, draw: ImageDraw.ImageDraw, events: list[np.ndarray]) -> None:
-    """Every neuron of the first layers: one map for each channel, in the colour of the sign of what it sent."""
+    """One map per channel of the first layers, one pixel per neuron, coloured by the sign of its event."""
     for number, (signs, (left, columns, scale)) in enumerate(zip(events, MAPS, strict=True)):
         name = "input" if number == 0 else f"layer-{number}"
         draw.text((left, MAPS_TOP - 22), f"{name}: {np.count_nonzero(signs):,} of {signs.size:,} sent", TEXT, font(13))
@@ -174,7 +175,7 @@ def draw_events(image: Image.Image, draw: ImageDraw.ImageDraw, events: list[np.n
 
 
 def tiled(maps: np.ndarray, columns: int) -> np.ndarray:
-    """Maps (C, H, W) as one image, some beside each other in a row, with gaps of one pixel."""
+    """Maps (C, H, W) as one image of several columns, with gaps of one pixel."""
     count, height, width = maps.shape
     rows = -(-count // columns)
     cells = np.full((rows * columns, height + 1, width + 1), GAP, maps.dtype)
@@ -185,14 +186,14 @@ def tiled(maps: np.ndarray, columns: int) -> np.ndarray:
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """A font that is on every machine that has matplotlib."""
+    """A font that comes with matplotlib."""
     return ImageFont.truetype(Path(mpl.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 @cache
 def wheel(color: str) -> Image.Image:
-    """A steering wheel that points straight ahead, on a transparent ground."""
-    size = 4 * WHEEL  # drawn large and made smaller, for smooth edges
+    """A steering wheel that points straight ahead, on a transparent background."""
+    size = 4 * WHEEL  # drawn large and scaled down, for smooth edges
     image = Image.new("RGBA", (size, size), (*ImageColor.getrgb(color), 0))
     draw = ImageDraw.Draw(image)
     middle, hub, rim = size / 2, size * 0.1, size * 0.055
@@ -205,7 +206,7 @@ def wheel(color: str) -> Image.Image:
 
 
 def write_video(path: Path, images: Iterable[Image.Image]) -> None:
-    """Write an mp4, or a gif of half the size, which is what its name ends with."""
+    """Write an mp4, or a gif of half the size, as the name of the file ends."""
     with atomic_write(path) as temporary:
         if path.suffix == ".gif":
             _write_gif(temporary, images)
