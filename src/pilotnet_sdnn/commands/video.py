@@ -56,10 +56,10 @@ def main() -> None:
             if arguments.restarted
             else "state carried from frame to frame"
         )
-        parts = [part(frame, dataset.split) for frame in frames]
+        parts = [part(frame, dataset.split) for frame in range(*shown)]
         with open_drive(DRIVE) as camera:
             labels = read_labels(camera, BadLabels(labels_name(camera), params.on_bad_frame))  # as resize reads them
-            files = [frame_member(labels[drive.numbers[frame]]) for frame in frames]
+            files = [frame_member(labels[drive.numbers[frame]]) for frame in range(*shown)]
             scenes = film(camera, files, dataset.angles[frames], parts, frames / FRAME_RATE, moments)
             video = pictures(scenes, macs, drive.origin, note)
             write_video(arguments.file, progress(video, total=len(frames), desc=str(arguments.file), unit="frame"))
