@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pilotnet_sdnn.loihi.hdf5 import check_self_contained
 from pilotnet_sdnn.errors import check_present, damaged
+from pilotnet_sdnn.loihi.hdf5 import check_self_contained
 
 STATE_BITS = 6  # of a neuron's state that a message lacks (lava's state_exp)
 INPUT_BITS = 12  # from an input, threshold or bias of 1/64 to a neuron's state (spike_exp + state_exp)
