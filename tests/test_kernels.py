@@ -3,6 +3,7 @@
 import copy
 import ctypes
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, normalise
 
 CPU = torch.device("cpu")
 KINDS = ("native", "torch")
+POINTER = ctypes.c_void_p
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -259,7 +261,9 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_compiler_kernels_that_differ_in_the_last_bits_are_not_taken_silently(
     kind: str, no_compiler: None
 ) -> None:
-    with pytest.raises(UserError, match=r"native is not possible here: there is no C\+\+ compiler.*or set torch"):
+    with pytest.raises(
+        UserError, match=r"native is not possible here: there is no C\+\+ compiler: install one.*or set torch"
+    ):
         kernels.choose(kind, CPU)
 
 
@@ -286,7 +290,7 @@ class TestCompiledLibrary:
     def cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         library.cache_clear()
-        yield tmp_path / "pilotnet-sdnn"
+        yield tmp_path / "pilotnet-sdnn/kernels"
         library.cache_clear()
 
     def compiled(self, cache: Path) -> Path:
@@ -312,26 +316,61 @@ class TestCompiledLibrary:
         self.compiled(cache)
         assert binary.stat().st_mode & 0o022 == 0
 
+    @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+    def test_another_users_file_is_compiled_again(self, cache: Path) -> None:
+        binary = self.compiled(cache)
+        os.chown(binary, 12345, -1)
+        self.compiled(cache)
+        assert binary.stat().st_uid == 0
+
+    @pytest.mark.skipif(os.getuid() != 0, reason="only root gives folders away")
+    def test_another_users_folder_is_not_used(self, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+        cache.mkdir(parents=True)
+        os.chown(cache, 12345, -1)
+        assert library() and not list(cache.iterdir())
+        assert "another user owns it" in caplog.text
+
     def test_a_folder_that_others_may_write_is_not_used(self, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
-        cache.mkdir()
+        cache.mkdir(parents=True)
         cache.chmod(0o777)
         assert library() and not list(cache.iterdir())
-        assert "others may write to it" in caplog.text
+        assert "may write to it" in caplog.text
+
+    def test_the_folder_is_the_users_alone_whatever_the_umask(self, cache: Path) -> None:
+        umask = os.umask(0o002)
+        try:
+            first = self.compiled(cache).stat().st_mtime_ns
+            assert self.compiled(cache).stat().st_mtime_ns == first
+        finally:
+            os.umask(umask)
 
     def test_without_a_folder_to_write_to_native_kernels_are_compiled_all_the_same(
         self, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        cache.parent.mkdir()
         cache.write_text("a file where the folder should be")
         assert kernels.choose("auto", CPU) == "native"
         assert list(cache.parent.iterdir()) == [cache]
 
-    def test_structs_of_another_layout_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class Longer(ctypes.Structure):
-            _fields_ = (("activation", ctypes.c_void_p), ("residual", ctypes.c_void_p), ("more", ctypes.c_int64))
-
-        monkeypatch.setitem(STRUCTS, "state", Longer)
-        with pytest.raises(RuntimeError, match="Longer has 24 bytes, the compiled one 16"):
-            library()
+    @pytest.mark.parametrize(
+        ("fields", "complaint"),
+        [
+            ([("activation", POINTER), ("residual", POINTER), ("more", ctypes.c_int64)], "Changed has another size"),
+            ([("residual", POINTER), ("activation", POINTER)], "Changed.residual differs"),
+            ([("activation", POINTER), ("residual", ctypes.c_int64)], "Changed.residual differs"),
+        ],
+        ids=["longer", "swapped", "another type"],
+    )
+    def test_a_struct_of_another_layout_is_refused(
+        self, fields: list, complaint: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also where an earlier version of the source is in the cache."""
+        library()
+        library.cache_clear()
+        monkeypatch.setitem(STRUCTS, "State", type("Changed", (ctypes.Structure,), {"_fields_": fields}))
+        with pytest.raises(UserError, match=complaint) as refusal:
+            kernels.choose("auto", CPU)
+        assert len(str(refusal.value)) <= 300 and "\n" not in str(refusal.value)
 
 
 @pytest.mark.gpu

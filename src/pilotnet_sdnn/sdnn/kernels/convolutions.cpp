@@ -28,8 +28,6 @@ void with_vectors(int64_t channels, F f) {
 
 extern "C" {
 
-int64_t size_of_convolution() { return sizeof(Convolution); }  // checked when native.py loads the library
-
 // weights: [y][x][input][output].
 void convolve_events(const Convolution* layer, const float* images, const float* weights, float* out) {
     Wide wide_weights(layer->kernel_size() * layer->inputs, layer->outputs);

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pilotnet_sdnn.sdnn.kernels.shared import (
+    LayerOutput,
     LayerState,
-    Sent,
     dropout_gain,
     geometry,
     mean_magnitude,
@@ -25,20 +25,22 @@ from pilotnet_sdnn.sdnn.network import normalise
 
 def encode_frames(
     entry: Any, synapse: Any, frames: Tensor, before: LayerState | None, carry: bool
-) -> tuple[Tensor, Sent]:
-    """The Input block and the first synapse: (N * T, ...) current of the first neurons, and layer-0's events."""
+) -> tuple[Tensor, LayerOutput]:
+    """The Input block and the first synapse: the current (N * T, ...) of layer-1's neurons, and layer-0's output."""
     values = entry.pre_hook_fx(normalise(frames)).permute(0, 4, 1, 2, 3)
     sent = _send(values, entry.neuron.delta, None, before, carry)
     arriving = with_sent_before(sent.messages, before, frames.shape[1])
-    return weigh(synapse, arriving.contiguous(memory_format=torch.channels_last)), sent
+    return apply_synapse(synapse, arriving.contiguous(memory_format=torch.channels_last)), sent
 
 
-def respond(block: Any, messages: Tensor, events: Tensor, length: int, before: LayerState | None, carry: bool) -> Sent:
-    """A synapse and the neurons behind it, whatever the number of events."""
-    return fire(block.neuron, weigh(block.synapse, messages), length, before, carry)
+def apply_block(
+    block: Any, messages: Tensor, events: Tensor, length: int, before: LayerState | None, carry: bool
+) -> LayerOutput:
+    """A synapse and the neurons behind it. `events`, the number of those that arrive, makes no difference here."""
+    return apply_neurons(block.neuron, apply_synapse(block.synapse, messages), length, before, carry)
 
 
-def weigh(synapse: Any, messages: Tensor) -> Tensor:
+def apply_synapse(synapse: Any, messages: Tensor) -> Tensor:
     """The current that messages (N * T, ...) bring to the neurons behind a synapse."""
     weight = quantised_weight(synapse)
     if messages.dim() == 2:
@@ -46,8 +48,8 @@ def weigh(synapse: Any, messages: Tensor) -> Tensor:
     return F.conv2d(messages, weight, None, *geometry(synapse))
 
 
-def fire(neuron: Any, current: Tensor, length: int, before: LayerState | None, carry: bool) -> Sent:
-    """What sigma-delta neurons send on (N * T, ...) current."""
+def apply_neurons(neuron: Any, current: Tensor, length: int, before: LayerState | None, carry: bool) -> LayerOutput:
+    """What sigma-delta neurons send when they receive the current (N * T, ...)."""
     dendrite = current.unflatten(0, (-1, length)).cumsum(1)
     if neuron.norm is not None:
         everything_but_channels = [d for d in range(dendrite.dim()) if d != 2]
@@ -57,8 +59,8 @@ def fire(neuron: Any, current: Tensor, length: int, before: LayerState | None, c
     return _send(F.relu(dendrite), neuron.delta, gain, before, carry)
 
 
-def _send(activations: Tensor, delta: Any, gain: Tensor | None, before: LayerState | None, carry: bool) -> Sent:
-    """The events of (N, T, ...) activations."""
+def _send(activations: Tensor, delta: Any, gain: Tensor | None, before: LayerState | None, carry: bool) -> LayerOutput:
+    """The delta unit, quantisation and dropout of activations (N, T, ...)."""
     delta.clamp()
     zero = torch.zeros_like(activations[:, 0])
     start = (zero, zero) if before is None else (before.activation, before.residual)
@@ -69,8 +71,8 @@ def _send(activations: Tensor, delta: Any, gain: Tensor | None, before: LayerSta
     state = None
     if carry:
         total = total_sent(flat, before, activations.shape[1])
-        state = LayerState(total, activations[:, -1].detach(), residual.detach(), gain)
-    return Sent(flat, mean_magnitude(messages), messages[:, 1:].count_nonzero(), state)
+        state = LayerState(total, activations[:, -1].detach().clone(), residual.detach(), gain)
+    return LayerOutput(flat, mean_magnitude(messages), messages[:, 1:].count_nonzero(), state)
 
 
 class _DeltaUnit(torch.autograd.Function):
@@ -113,5 +115,5 @@ def _differences(activations: Tensor, threshold: Tensor, previous: Tensor, resid
 
 @functools.cache
 def _scan(device: str) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """`_differences`; on a GPU compiled to one kernel, of any shape, instead of five small ones for each frame."""
+    """`_differences`. On a GPU it is compiled to one kernel, for any shape, instead of five small ones per frame."""
     return torch.compile(_differences, dynamic=True) if device == "cuda" else _differences

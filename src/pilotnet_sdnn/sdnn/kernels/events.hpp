@@ -9,7 +9,7 @@
 
 #include "lanes.hpp"
 
-// A convolution of images [image][y][x][channel] by weights [y][x][input][output]; `ConvolutionStruct` of native.py has
+// A convolution of images [image][y][x][channel] by weights [y][x][input][output]. `ConvolutionStruct` of library.py has
 // the same fields.
 struct Convolution {
     int64_t images, height, width, inputs;

@@ -11,18 +11,18 @@ from torch import Tensor
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.sdnn.kernels import definition, native
 from pilotnet_sdnn.sdnn.kernels.library import library
-from pilotnet_sdnn.sdnn.kernels.shared import LayerState, Sent, mean_magnitude, with_sent_before
+from pilotnet_sdnn.sdnn.kernels.shared import LayerOutput, LayerState, mean_magnitude, with_sent_before
 from pilotnet_sdnn.sdnn.kernels.support import refuse_unsupported, sdnn
 from pilotnet_sdnn.sdnn.network import Network, NetworkOutput
 
 logger = logging.getLogger(__name__)
 
 
-State = list[LayerState]  # of layer-0 to layer-7: what a network carries from frame to frame
+State = list[LayerState]  # of layer-0 to layer-7
 
 
-class Streamed(NamedTuple):
-    """A stretch of N streams, T frames long."""
+class StreamOutput(NamedTuple):
+    """What one pass over T frames of N streams gives."""
 
     output: NetworkOutput
     messages: list[Tensor]  # of layer-0 to layer-7, each (N, T, ...)
@@ -32,7 +32,7 @@ class Streamed(NamedTuple):
 def choose(kind: str, device: torch.device) -> str:
     """The kernels to use, "native" or "torch", where `kind` is one of them or "auto".
 
-    Gradients of the two differ in their last bits, so "auto" never falls back: it is native on a CPU, torch elsewhere.
+    "auto" is native on a CPU and torch elsewhere. It never falls back: gradients of the two differ in their last bits.
 
     Raises:
         UserError: native kernels are not possible here.
@@ -48,8 +48,8 @@ def choose(kind: str, device: torch.device) -> str:
         library()
     except (OSError, RuntimeError) as obstacle:
         raise UserError(
-            f"params.yaml: kernels: native is not possible here: {obstacle}; or set torch, which is slower and "
-            "differs in the last bits"
+            f"params.yaml: kernels: native is not possible here: {obstacle}; or set torch, which is slower and trains "
+            "to other last bits"
         ) from None
     logger.info("kernels: native, %d threads", torch.get_num_threads())
     return "native"
@@ -60,7 +60,7 @@ def run(network: Network, frames: Tensor, kernels: str) -> NetworkOutput:
 
     Args:
         network: in training or evaluation mode; its batch norms' running means are kept up to date.
-        frames: uint8 (N, T, 33, 100, 3), N sequences that start anew.
+        frames: uint8 (N, T, 33, 100, 3), N sequences that start from rest.
         kernels: "native" or "torch", as `choose` gives it.
 
     Raises:
@@ -71,23 +71,31 @@ def run(network: Network, frames: Tensor, kernels: str) -> NetworkOutput:
     return _output(network, frames, layers, None)
 
 
-def stream(network: Network, frames: Tensor, kernels: str, state: State | None) -> Streamed:
-    """Continue N streams by T frames, from `state` or, where it is None, from a start like `run`'s.
+def stream(network: Network, frames: Tensor, kernels: str, state: State | None) -> StreamOutput:
+    """Continue N streams by T frames.
 
-    A stream cut anywhere gives the same bits as the stream whole, in evaluation mode. In training, gradients stop at
-    the state, which may be older than the last optimizer step (truncated back-propagation through time); events of the
-    first frame are not in `output.events`.
+    In evaluation mode a stream in chunks gives the same bits as the stream in one piece. In training mode gradients
+    stop at the state (truncated back-propagation through time); the weights may have changed since it was returned.
+    As in `run`, `output.events` leaves out the first frame.
 
-    Args and errors are those of `run`.
+    Args:
+        network: as for `run`.
+        frames: as for `run`, the next ones of each stream.
+        kernels: as for `run`.
+        state: after the frame before them; None at rest.
+
+    Raises:
+        NotImplementedError: as `run`.
+        TypeError: as `run`.
     """
     layers = list(_layers(network, frames, kernels, state, carry=True))
     output = _output(network, frames, layers, state)
     messages = [sent.messages.unflatten(0, frames.shape[:2]) for sent in layers]
     states = [sent.state for sent in layers if sent.state is not None]
-    return Streamed(output, messages, states)
+    return StreamOutput(output, messages, states)
 
 
-def _layers(network: Network, frames: Tensor, kernels: str, state: State | None, carry: bool) -> Iterator[Sent]:
+def _layers(network: Network, frames: Tensor, kernels: str, state: State | None, carry: bool) -> Iterator[LayerOutput]:
     """What layer-0 to layer-7 send."""
     refuse_unsupported(network)
     if frames.dtype != torch.uint8:
@@ -100,7 +108,7 @@ def _layers(network: Network, frames: Tensor, kernels: str, state: State | None,
     current, sent = version.encode_frames(entry, first.synapse, frames, earlier, carry)
     yield sent
     earlier = next(before)
-    sent = version.fire(first.neuron, current, length, earlier, carry)
+    sent = version.apply_neurons(first.neuron, current, length, earlier, carry)
     yield sent
     arriving = with_sent_before(sent.messages, earlier, length)
     for block in others:
@@ -108,15 +116,15 @@ def _layers(network: Network, frames: Tensor, kernels: str, state: State | None,
             arriving = arriving.flatten(1)
         else:
             earlier = next(before)
-            sent = version.respond(block, arriving, sent.events, length, earlier, carry)
+            sent = version.apply_block(block, arriving, sent.events, length, earlier, carry)
             yield sent
             arriving = with_sent_before(sent.messages, earlier, length)
 
 
-def _output(network: Network, frames: Tensor, layers: list[Sent], state: State | None) -> NetworkOutput:
+def _output(network: Network, frames: Tensor, layers: list[LayerOutput], state: State | None) -> NetworkOutput:
     sequences, length = frames.shape[:2]
     before = state[-1] if state else None
     arriving = with_sent_before(layers[-1].messages, before, length)
-    angles = definition.weigh(network.blocks[-1].synapse, arriving).view(sequences, length).cumsum(1)
+    angles = definition.apply_synapse(network.blocks[-1].synapse, arriving).view(sequences, length).cumsum(1)
     rates = torch.stack([*(sent.rate for sent in layers), mean_magnitude(angles)])
     return NetworkOutput(angles, rates, torch.stack([sent.events for sent in layers]))

@@ -56,97 +56,116 @@ class ConvolutionStruct(ctypes.Structure):
     )
 
 
-STRUCTS = {"neurons": NeuronsStruct, "state": StateStruct, "convolution": ConvolutionStruct}
+STRUCTS: dict[str, type[ctypes.Structure]] = {
+    "Neurons": NeuronsStruct,
+    "State": StateStruct,
+    "Convolution": ConvolutionStruct,
+}
+CPP_TYPES = {
+    ctypes.c_int64: "int64_t",
+    ctypes.c_int32: "int32_t",
+    ctypes.c_float: "float",
+    ctypes.c_void_p: "float*",
+}
 
 
 @functools.cache
 def library() -> ctypes.CDLL:
     """The compiled source, compiled now if this machine has not done so before.
 
-    The user's cache keeps it under what it depends on: source, flags, compiler and CPU. A folder or file that somebody
-    else may have written is not used, and neither is a file whose content has changed since it was compiled. Where
-    there is no cache to use, the library is compiled for this process alone.
+    The user's cache keeps it under what it depends on: source, flags, compiler and CPU. A folder or file that another
+    user may have written is not used, nor a file whose content has changed since it was compiled. Without a usable
+    cache the library is compiled for this process alone.
 
     Raises:
         RuntimeError: there is no compiler, it fails, or the structs differ from those of this module.
+        OSError: the library cannot be written or loaded anywhere.
     """
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
-        raise RuntimeError("there is no C++ compiler (Debian: apt install g++; macOS: xcode-select --install)")
+        raise RuntimeError(
+            "there is no C++ compiler: install one (Debian: apt install g++; macOS: xcode-select --install)"
+        )
     command = [compiler, *FLAGS]
     target = _output([*command, "-dM", "-E", "-x", "c++", os.devnull])  # names the compiler and the CPU's instructions
     source = [path.read_text(encoding="utf-8") for path in (*HEADERS, *SOURCES)]
-    key = hashlib.sha256("\n".join([*command, target, *source]).encode()).hexdigest()[:16]
+    parts = [*command, target, *source, layout_checks()]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     loaded = _from_cache(command, key) or _for_this_process(command)
     for returns_number in (loaded.activation_gradients, loaded.sensitivities, loaded.inner_product):
         returns_number.restype = ctypes.c_double
-    check_layouts(loaded)
     loaded.keep_freed_memory()
     return loaded
 
 
+def layout_checks() -> str:
+    """C++ that compiles only where its structs have the fields of `STRUCTS`, of the same types, in the same places.
+
+    It is compiled with the source and part of the cache's key, so a library that loads has passed it.
+    """
+    lines = ["#include <cstddef>", "#include <type_traits>", *(f'#include "{header.name}"' for header in HEADERS)]
+    for name, struct in STRUCTS.items():
+        lines.append(f'static_assert(sizeof({name}) == {ctypes.sizeof(struct)}, "{struct.__name__} has another size");')
+        for field, kind in struct._fields_:  # type: ignore[misc]
+            same_type = f"std::is_same_v<decltype({name}::{field}), {CPP_TYPES[kind]}>"
+            same_place = f"offsetof({name}, {field}) == {getattr(struct, field).offset}"
+            lines.append(f'static_assert({same_type} && {same_place}, "{struct.__name__}.{field} differs");')
+    return "\n".join(lines)
+
+
 def _from_cache(command: list[str], key: str) -> ctypes.CDLL | None:
     """The library that the user's cache holds, compiled into it if need be; None without a usable cache."""
-    cache = user_cache()
+    cache = user_cache() / "kernels"
     try:
-        cache.mkdir(parents=True, exist_ok=True)
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)  # whatever the umask
         if not _only_ours(cache):
-            logger.warning("kernels: %s is not used: others may write to it; `chmod go-w` it", cache)
+            logger.warning("kernels: %s is not used: another user owns it or may write to it", cache)
             return None
-        binary = next((path for path in cache.glob(f"kernels-{key}-*.so") if _intact(path)), None)
+        binary = next((path for path in cache.glob(f"{key}-*.so") if _intact(path)), None)
         if binary is None:
             with tempfile.TemporaryDirectory(dir=cache) as scratch:
                 fresh = _compile(command, Path(scratch))
-                binary = cache / f"kernels-{key}-{_digest(fresh)}.so"
+                binary = cache / f"{key}-{_digest(fresh)}.so"
                 fresh.replace(binary)  # at once: another process may be compiling it too
             logger.info("kernels: compiled %s", binary)
+        return ctypes.CDLL(str(binary))
     except OSError as obstacle:
         logger.warning("kernels: compiled for this process alone, %s cannot be used: %s", cache, obstacle)
         return None
-    return ctypes.CDLL(str(binary))
 
 
 def _for_this_process(command: list[str]) -> ctypes.CDLL:
-    with tempfile.TemporaryDirectory() as scratch:  # the loaded file outlives its name
+    with tempfile.TemporaryDirectory() as scratch:  # the library stays loaded when its file is gone
         return ctypes.CDLL(str(_compile(command, Path(scratch))))
 
 
-def _compile(command: list[str], folder: Path) -> Path:
-    binary = folder / "kernels.so"
-    _output([*command, *map(str, SOURCES), "-o", str(binary)])
-    binary.chmod(0o755)
+def _compile(command: list[str], scratch: Path) -> Path:
+    checks, binary = scratch / "layout_checks.cpp", scratch / "kernels.so"
+    checks.write_text(layout_checks(), encoding="utf-8")
+    _output([*command, f"-I{FOLDER}", *map(str, SOURCES), str(checks), "-o", str(binary)])
+    binary.chmod(0o700)
     return binary
 
 
 def _intact(binary: Path) -> bool:
-    """Nobody else may have written the file, and it has the content that its name says."""
+    """No other user may have written the file, and its content has the digest in its name."""
     return _only_ours(binary) and binary.stem.endswith(_digest(binary))
 
 
 def _only_ours(path: Path) -> bool:
     status = path.lstat()
-    shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return status.st_uid in (os.getuid(), 0) and not shared and not stat.S_ISLNK(status.st_mode)
+    writable_by_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return status.st_uid in (os.getuid(), 0) and not writable_by_others and not stat.S_ISLNK(status.st_mode)
 
 
 def _digest(binary: Path) -> str:
     return hashlib.sha256(binary.read_bytes()).hexdigest()[:32]
 
 
-def check_layouts(loaded: ctypes.CDLL) -> None:
-    """Raise RuntimeError where a struct of the library and its twin in this module differ in size."""
-    for name, struct in STRUCTS.items():
-        size = getattr(loaded, f"size_of_{name}")
-        size.restype = ctypes.c_int64
-        if size() != ctypes.sizeof(struct):
-            raise RuntimeError(
-                f"{struct.__name__} has {ctypes.sizeof(struct)} bytes, the compiled one {size()}: "
-                "the Python and the C++ source do not match"
-            )
-
-
 def _output(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{command[0]} fails: {' '.join(done.stderr.split())}")
+        lines = done.stderr.splitlines()
+        reason = next((line.strip() for line in lines if "error" in line), " ".join(lines[:1]))
+        raise RuntimeError(f"{command[0]} fails: {reason}")
     return done.stdout

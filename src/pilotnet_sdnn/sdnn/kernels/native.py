@@ -1,7 +1,7 @@
 """The fast version: the C++ source beside this module, called through ctypes. It equals `definition` bit for bit.
 
-Convolutions skip what is not an event, forward and in the gradient of the weights, and resting neurons in the gradient
-of the events.
+Convolutions of few events skip silent neurons, forward and in the gradient of the weights, and resting neurons in the
+gradient of the events.
 """
 
 import ctypes
@@ -15,8 +15,8 @@ from torch.autograd.function import once_differentiable
 from pilotnet_sdnn.sdnn.kernels import definition
 from pilotnet_sdnn.sdnn.kernels.library import ConvolutionStruct, NeuronsStruct, StateStruct, library
 from pilotnet_sdnn.sdnn.kernels.shared import (
+    LayerOutput,
     LayerState,
-    Sent,
     dropout_gain,
     geometry,
     norm_mean,
@@ -32,58 +32,61 @@ ONE_THREAD_VALUES = 1 << 15  # a layer with fewer values is done before a second
 SPARSE_SHARE = 0.2  # of events among all messages; below it, skipping zeros pays
 
 
-class Layer(NamedTuple):
-    """What both passes of a layer need besides tensors of the graph."""
+class Population(NamedTuple):
+    """The neurons of a layer, as both passes need them besides the tensors of the graph."""
 
     struct: NeuronsStruct
     before: LayerState | None
-    length: int  # frames in a sequence
 
 
 def encode_frames(
     entry: Any, synapse: Any, frames: Tensor, before: LayerState | None, carry: bool
-) -> tuple[Tensor, Sent]:
+) -> tuple[Tensor, LayerOutput]:
     """`definition.encode_frames`."""
     table = entry.pre_hook_fx(normalise(torch.arange(256, dtype=torch.uint8).view(1, 1, 1, -1, 1))).flatten()
     sequences, length, height, width, channels = frames.shape
     values = torch.empty(sequences * length, channels, height, width, memory_format=torch.channels_last)
     frames = frames.contiguous()
     library().look_up(_at(frames), _at(table), ctypes.c_int64(frames.numel()), torch.get_num_threads(), _at(values))
-    layer = _layer(values, entry.neuron.delta, length, before, has_dendrite=False)
+    population = _population(values, entry.neuron.delta, length, before, has_dendrite=False)
     delta, weight = entry.neuron.delta, quantised_weight(synapse)
-    current, *outputs = _EncodeFrames.apply(values, delta.threshold, weight, layer, geometry(synapse), carry)
-    return current, _sent(outputs, layer, None, carry)
+    current, *outputs = _EncodeFrames.apply(values, delta.threshold, weight, population, geometry(synapse), carry)
+    return current, _layer_output(outputs, population, None, carry)
 
 
-def respond(block: Any, messages: Tensor, events: Tensor, length: int, before: LayerState | None, carry: bool) -> Sent:
-    """`definition.respond`; skips what is not an event where events are few and the C++ source can do so."""
+def apply_block(
+    block: Any, messages: Tensor, events: Tensor, length: int, before: LayerState | None, carry: bool
+) -> LayerOutput:
+    """`definition.apply_block`. It skips silent neurons where events are few and the C++ source has the geometry."""
     synapse, neuron = block.synapse, block.neuron
     channels = max(synapse.in_channels, synapse.out_channels)
     plain = messages.dim() == 4 and synapse.groups == 1 and synapse.dilation[:2] == (1, 1) and channels <= MAX_CHANNELS
     if not plain or events.item() > SPARSE_SHARE * messages.numel():
-        return fire(neuron, definition.weigh(synapse, messages), length, before, carry)
+        return apply_neurons(neuron, definition.apply_synapse(synapse, messages), length, before, carry)
     images = _images(messages)
     struct = _convolution(images, synapse)
-    layer = _layer(_currents(images, struct), neuron.delta, length, before, has_dendrite=True)
+    population = _population(_currents(images, struct), neuron.delta, length, before, has_dendrite=True)
     weight = quantised_weight(synapse)
-    outputs = _Respond.apply(images, weight, neuron.delta.threshold, neuron, struct, layer, carry)
-    return _sent(outputs, layer, None, carry)
+    outputs = _SparseBlock.apply(images, weight, neuron.delta.threshold, neuron, struct, population, carry)
+    return _layer_output(outputs, population, None, carry)
 
 
-def fire(neuron: Any, current: Tensor, length: int, before: LayerState | None, carry: bool) -> Sent:
-    """`definition.fire`."""
+def apply_neurons(neuron: Any, current: Tensor, length: int, before: LayerState | None, carry: bool) -> LayerOutput:
+    """`definition.apply_neurons`."""
     current = _images(current)
     gain = dropout_gain(neuron, len(current) // length, current.shape[1], before)
-    layer = _layer(current, neuron.delta, length, before, has_dendrite=True)
-    return _sent(_Fire.apply(current, neuron.delta.threshold, neuron, gain, layer, carry), layer, gain, carry)
+    population = _population(current, neuron.delta, length, before, has_dendrite=True)
+    return _layer_output(
+        _Neurons.apply(current, neuron.delta.threshold, neuron, gain, population, carry), population, gain, carry
+    )
 
 
-def _sent(outputs: Any, layer: Layer, gain: Tensor | None, carry: bool) -> Sent:
+def _layer_output(outputs: Any, population: Population, gain: Tensor | None, carry: bool) -> LayerOutput:
     messages, rate, events, activation, residual = outputs
     if not carry:
-        return Sent(messages, rate, events, None)
-    total = total_sent(messages, layer.before, layer.length)
-    return Sent(messages, rate, events, LayerState(total, activation, residual, gain))
+        return LayerOutput(messages, rate, events, None)
+    total = total_sent(messages, population.before, population.struct.frames)
+    return LayerOutput(messages, rate, events, LayerState(total, activation, residual, gain))
 
 
 class _EncodeFrames(torch.autograd.Function):
@@ -96,12 +99,12 @@ class _EncodeFrames(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, threshold: Tensor, weight: Tensor, layer: Layer, geometry: Any, carry: bool
+        ctx: Any, values: Tensor, threshold: Tensor, weight: Tensor, population: Population, geometry: Any, carry: bool
     ) -> tuple[Tensor | None, ...]:
-        outputs = _encode(layer, values, None, None, carry)
-        arriving = _images(with_sent_before(outputs[0], layer.before, layer.length))
+        outputs = _encode(population, values, None, None, carry)
+        arriving = _images(with_sent_before(outputs[0], population.before, population.struct.frames))
         ctx.save_for_backward(values, arriving, weight)
-        ctx.layer, ctx.geometry = layer, geometry
+        ctx.population, ctx.geometry = population, geometry
         ctx.mark_non_differentiable(*(output for output in (outputs[0], *outputs[2:]) if output is not None))
         return F.conv2d(arriving, weight, None, *geometry), *outputs
 
@@ -112,7 +115,7 @@ class _EncodeFrames(torch.autograd.Function):
         gradient = _images(gradient)
         sensitivity = torch.empty_like(values)
         through_rate = library().sensitivities(
-            ctypes.byref(ctx.layer.struct), _state(ctx.layer.before), _at(values), _at(sensitivity)
+            ctypes.byref(ctx.population.struct), _state_struct(ctx.population.before), _at(values), _at(sensitivity)
         )
         current_sensitivity = _images(F.conv2d(sensitivity, weight, None, *ctx.geometry))
         through_synapse = library().inner_product(
@@ -126,8 +129,8 @@ class _EncodeFrames(torch.autograd.Function):
         return None, torch.tensor([threshold], dtype=torch.float32), weight_gradient, None, None, None
 
 
-class _Respond(torch.autograd.Function):
-    """A convolution and the neurons behind it, skipping zeros: silent neurons before it, resting ones behind it."""
+class _SparseBlock(torch.autograd.Function):
+    """A convolution of few events and the neurons behind it: skips silent neurons before it, resting ones behind it."""
 
     @staticmethod
     def forward(
@@ -137,13 +140,13 @@ class _Respond(torch.autograd.Function):
         threshold: Tensor,
         neuron: Any,
         convolution: ConvolutionStruct,
-        layer: Layer,
+        population: Population,
         carry: bool,
     ) -> tuple[Tensor | None, ...]:
         current = _currents(images, convolution)
         packed = weight.permute(2, 3, 1, 0).contiguous()
         library().convolve_events(ctypes.byref(convolution), _at(images), _at(packed), _at(current))
-        outputs = _fire_forward(ctx, current, neuron, None, layer, carry, images, weight)
+        outputs = _neurons_forward(ctx, current, neuron, None, population, carry, images, weight)
         ctx.convolution = convolution
         return outputs
 
@@ -152,10 +155,10 @@ class _Respond(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, rate_gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         through_neurons, shares, threshold = _activation_gradients(ctx, gradient, rate_gradient)
         *_, images, weight = ctx.saved_tensors
-        convolution, neurons = ctypes.byref(ctx.convolution), ctypes.byref(ctx.layer.struct)
+        convolution, neurons = ctypes.byref(ctx.convolution), ctypes.byref(ctx.population.struct)
         image_gradient, packed = torch.empty_like(images), weight.permute(2, 3, 0, 1).contiguous()
         library().event_gradients(
-            convolution, ctypes.c_int64(ctx.layer.length), _at(through_neurons), _at(shares), _at(packed),
+            convolution, ctypes.c_int64(ctx.population.struct.frames), _at(through_neurons), _at(shares), _at(packed),
             _at(image_gradient),
         )  # fmt: skip
         library().current_gradients(neurons, _at(shares), _at(through_neurons))
@@ -164,30 +167,36 @@ class _Respond(torch.autograd.Function):
         return image_gradient, _images(weight_gradient.permute(3, 2, 0, 1)), threshold, None, None, None, None
 
 
-class _Fire(torch.autograd.Function):
+class _Neurons(torch.autograd.Function):
     """Sigma, norm, relu, delta unit, quantisation, dropout, rate and event count: one pass over memory each way."""
 
     @staticmethod
     def forward(
-        ctx: Any, current: Tensor, threshold: Tensor, neuron: Any, gain: Tensor | None, layer: Layer, carry: bool
+        ctx: Any,
+        current: Tensor,
+        threshold: Tensor,
+        neuron: Any,
+        gain: Tensor | None,
+        population: Population,
+        carry: bool,
     ) -> tuple[Tensor | None, ...]:
-        return _fire_forward(ctx, current, neuron, gain, layer, carry)
+        return _neurons_forward(ctx, current, neuron, gain, population, carry)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, rate_gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         current_gradient, shares, threshold = _activation_gradients(ctx, gradient, rate_gradient)
-        library().current_gradients(ctypes.byref(ctx.layer.struct), _at(shares), _at(current_gradient))
+        library().current_gradients(ctypes.byref(ctx.population.struct), _at(shares), _at(current_gradient))
         return current_gradient, threshold, None, None, None, None
 
 
-def _fire_forward(
-    ctx: Any, current: Tensor, neuron: Any, gain: Tensor | None, layer: Layer, carry: bool, *to_save: Tensor
+def _neurons_forward(
+    ctx: Any, current: Tensor, neuron: Any, gain: Tensor | None, population: Population, carry: bool, *to_save: Tensor
 ) -> tuple[Tensor | None, ...]:
-    mean, mean_passes = _quantised_mean(neuron, layer, current)
-    outputs = _encode(layer, current, mean, gain, carry)
+    mean, mean_passes = _quantised_mean(neuron, population, current)
+    outputs = _encode(population, current, mean, gain, carry)
     ctx.save_for_backward(current, mean, mean_passes, gain, *to_save)
-    ctx.layer = layer
+    ctx.population = population
     ctx.mark_non_differentiable(*(output for output in outputs[2:] if output is not None))
     return outputs
 
@@ -195,18 +204,18 @@ def _fire_forward(
 def _activation_gradients(ctx: Any, gradient: Tensor, rate_gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the activations, of the channels' means, and of the threshold."""
     current, mean, mean_passes, gain, *_ = ctx.saved_tensors
-    layer = ctx.layer
+    population = ctx.population
     gradient = _images(gradient)
-    activation_gradient, shares = torch.empty_like(current), torch.empty(layer.struct.channels)
+    activation_gradient, shares = torch.empty_like(current), torch.empty(population.struct.channels)
     slope = ctypes.c_float(rate_gradient.item() / current.numel())
     threshold = library().activation_gradients(
-        ctypes.byref(layer.struct), _state(layer.before), _at(current), _at(mean), _at(mean_passes), _at(gain),
-        _at(gradient), slope, _at(activation_gradient), _at(shares),
+        ctypes.byref(population.struct), _state_struct(population.before), _at(current), _at(mean), _at(mean_passes),
+        _at(gain), _at(gradient), slope, _at(activation_gradient), _at(shares),
     )  # fmt: skip
     return activation_gradient, shares, torch.tensor([threshold], dtype=torch.float32)
 
 
-def _quantised_mean(neuron: Any, layer: Layer, current: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _quantised_mean(neuron: Any, population: Population, current: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """What the norm subtracts from each channel, and 1.0 or 0.0: does its gradient pass the clamping?
 
     None stands for no norm, and for a mean that is constant.
@@ -216,8 +225,8 @@ def _quantised_mean(neuron: Any, layer: Layer, current: Tensor) -> tuple[Tensor 
         return None, None
 
     def batch_mean() -> Tensor:
-        means = torch.empty(layer.struct.channels)
-        library().dendrite_means(ctypes.byref(layer.struct), _at(current), _at(means))
+        means = torch.empty(population.struct.channels)
+        library().dendrite_means(ctypes.byref(population.struct), _at(current), _at(means))
         return means
 
     mean = norm_mean(norm, batch_mean)
@@ -228,22 +237,22 @@ def _quantised_mean(neuron: Any, layer: Layer, current: Tensor) -> tuple[Tensor 
 
 
 def _encode(
-    layer: Layer, current: Tensor, mean: Tensor | None, gain: Tensor | None, carry: bool
+    population: Population, current: Tensor, mean: Tensor | None, gain: Tensor | None, carry: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """Messages, rate, number of events; activation and residual after the last frame, None where not carried."""
     messages = torch.empty_like(current)
-    activation, residual = (torch.empty_like(current[:: layer.length]) if carry else None for _ in range(2))
+    activation, residual = (torch.empty_like(current[:: population.struct.frames]) if carry else None for _ in range(2))
     sums = (ctypes.c_double * 2)()
     library().encode(
-        ctypes.byref(layer.struct), _state(layer.before), _at(current), _at(mean), _at(gain), _at(messages),
-        ctypes.byref(StateStruct(_at(activation), _at(residual))), sums,
+        ctypes.byref(population.struct), _state_struct(population.before), _at(current), _at(mean), _at(gain),
+        _at(messages), ctypes.byref(StateStruct(_at(activation), _at(residual))), sums,
     )  # fmt: skip
     magnitude, events = sums
     rate = torch.tensor(magnitude / current.numel(), dtype=torch.float32)
     return messages, rate, torch.tensor(int(events)), activation, residual
 
 
-def _layer(images: Tensor, delta: Any, length: int, before: LayerState | None, has_dendrite: bool) -> Layer:
+def _population(images: Tensor, delta: Any, length: int, before: LayerState | None, has_dendrite: bool) -> Population:
     frames, channels = images.shape[:2]
     threads = torch.get_num_threads() if images.numel() > ONE_THREAD_VALUES else 1
     delta.clamp()
@@ -254,7 +263,7 @@ def _layer(images: Tensor, delta: Any, length: int, before: LayerState | None, h
     )  # fmt: skip
     if before is not None:
         before = before._replace(activation=_images(before.activation), residual=_images(before.residual))
-    return Layer(struct, before, length)
+    return Population(struct, before)
 
 
 def _convolution(images: Tensor, synapse: Any) -> ConvolutionStruct:
@@ -271,7 +280,7 @@ def _convolution(images: Tensor, synapse: Any) -> ConvolutionStruct:
 
 
 def _currents(images: Tensor, convolution: ConvolutionStruct) -> Tensor:
-    """Memory for the outputs of a convolution."""
+    """Memory for the currents that a convolution writes."""
     shape = (len(images), convolution.outputs, convolution.out_height, convolution.out_width)
     return torch.empty(shape, memory_format=torch.channels_last)
 
@@ -281,7 +290,7 @@ def _images(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last if tensor.dim() == 4 else torch.contiguous_format)
 
 
-def _state(before: LayerState | None) -> Any:
+def _state_struct(before: LayerState | None) -> Any:
     if before is None:
         return ctypes.byref(StateStruct(None, None))
     return ctypes.byref(StateStruct(_at(before.activation), _at(before.residual)))

@@ -46,10 +46,6 @@ const std::vector<float> kOnes(kBlock, 1.0f);
 
 extern "C" {
 
-// The layouts that native.py expects, checked when it loads the library.
-int64_t size_of_neurons() { return sizeof(Neurons); }
-int64_t size_of_state() { return sizeof(State); }
-
 // Channel means of the summed currents: what the batch norm takes off. Exact up to the final rounding.
 void dendrite_means(const Neurons* layer, const float* current, float* means) {
     std::vector<double> sums(layer->sequences * layer->neurons);

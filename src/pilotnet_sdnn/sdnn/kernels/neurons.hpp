@@ -12,7 +12,7 @@
 
 #include "lanes.hpp"
 
-struct Neurons {  // the neurons of a layer; `NeuronsStruct` of native.py has the same fields
+struct Neurons {  // the neurons of a layer; `NeuronsStruct` of library.py has the same fields
     int64_t sequences, frames, neurons, channels;
     float threshold, tau_grad, scale_grad;
     float scale;           // events are floored to multiples of 1 / scale
@@ -20,9 +20,10 @@ struct Neurons {  // the neurons of a layer; `NeuronsStruct` of native.py has th
     int32_t threads;
 };
 
-// What the delta units of a layer remember from frame to frame, [sequence][neuron]; `StateStruct` of native.py.
+// What the delta units of a layer carry from frame to frame, [sequence][neuron]. `StateStruct` of library.py has the same
+// fields.
 struct State {
-    float *activation, *residual;  // null: zero before, not wanted after
+    float *activation, *residual;  // null: at rest before, not wanted after
 };
 
 // 2^x for x <= 0 to some units in the last place, in a form that compilers vectorise: Taylor's series around the

@@ -8,29 +8,29 @@ from torch import Tensor
 
 
 class LayerState(NamedTuple):
-    """What a layer carries from frame to frame, for N streams; constants for the backward pass.
+    """What a layer carries from frame to frame in N streams. The backward pass takes it as constant.
 
-    It holds what was sent, not what arrived: the next layer's sigma is its weights times `sent`, also under weights
-    that an optimizer step has changed since.
+    It holds what was sent, not what arrived. The next layer's sigma is its weights times `sent`, so a state stays valid
+    when an optimizer step changes the weights.
     """
 
     sent: Tensor  # (N, ...) sum of all messages
     activation: Tensor  # (N, ...) at the last frame
-    residual: Tensor  # (N, ...) change that was not sent
-    gain: Tensor | None  # (N, features) dropout's factors, held as long as the state they shaped
+    residual: Tensor  # (N, ...) change that is held back, below the threshold
+    gain: Tensor | None  # (N, features) dropout's factors, the same as long as the stream lasts
 
 
-class Sent(NamedTuple):
+class LayerOutput(NamedTuple):
     """What a layer sends in N sequences of T frames."""
 
     messages: Tensor  # (N * T, ...)
     rate: Tensor  # mean magnitude of the messages
     events: Tensor  # messages that are not zero, each sequence's first frame left out
-    state: LayerState | None  # after the last frame; None where it is not carried
+    state: LayerState | None  # after the last frame; None where nobody asked for it
 
 
 def with_sent_before(messages: Tensor, before: LayerState | None, length: int) -> Tensor:
-    """Messages (N * T, ...) with all that was sent before added to each sequence's first: sigma starts from there."""
+    """Messages (N * T, ...), with all earlier ones added to the first of each sequence: sigma starts from their sum."""
     if before is None:
         return messages
     frames = messages.unflatten(0, (-1, length))
@@ -45,7 +45,7 @@ def total_sent(messages: Tensor, before: LayerState | None, length: int) -> Tens
 
 
 def quantised_weight(synapse: Any) -> Tensor:
-    """Channels-last (out, in, height, width). Brings `synapse.weight` up to date, as export needs it."""
+    """Channels-last (out, in, height, width). It also brings `synapse.weight` up to date, as the export needs it."""
     for weight_norm in synapse._forward_pre_hooks.values():
         weight_norm(synapse, None)
     return synapse.pre_hook_fx(synapse.weight).squeeze(-1).contiguous(memory_format=torch.channels_last)
@@ -72,7 +72,7 @@ def norm_mean(norm: Any, batch_mean: Callable[[], Tensor]) -> Tensor:
 
 
 def dropout_gain(neuron: Any, sequences: int, features: int, before: LayerState | None) -> Tensor | None:
-    """Dropout's factors of each neuron's messages, (N, features), drawn as lava-dl draws them; None without dropout."""
+    """Dropout's factors (N, features), drawn as lava-dl draws them or those of the state; None without dropout."""
     if neuron.drop is None or not neuron.drop.training:
         return None
     if before is not None and before.gain is not None:
