@@ -92,7 +92,8 @@ def by_chunk(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
     """The function of the frames before the cut, which become constants, and of those after it."""
 
     def apply(values: Tensor) -> Tensor:
-        return torch.cat([function(values[..., :CUT]).detach(), function(values[..., CUT:])], -1)
+        before, after = values[..., :CUT].contiguous(), values[..., CUT:].contiguous()
+        return torch.cat([function(before).detach(), function(after)], -1)
 
     return apply
 

@@ -67,6 +67,7 @@ CPP_TYPES = {
     ctypes.c_float: "float",
     ctypes.c_void_p: "float*",
 }
+RETURN_NUMBERS = ("activation_gradients", "sensitivities", "inner_product")
 
 
 @functools.cache
@@ -92,8 +93,8 @@ def library() -> ctypes.CDLL:
     parts = [*command, target, *source, layout_checks()]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     loaded = _from_cache(command, key) or _for_this_process(command)
-    for returns_number in (loaded.activation_gradients, loaded.sensitivities, loaded.inner_product):
-        returns_number.restype = ctypes.c_double
+    for function in RETURN_NUMBERS:
+        getattr(loaded, function).restype = ctypes.c_double
     loaded.keep_freed_memory()
     return loaded
 
@@ -166,6 +167,6 @@ def _output(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.splitlines()
-        reason = next((line.strip() for line in lines if "error" in line), " ".join(lines[:1]))
+        reason = next((line[line.index("error:") :] for line in lines if "error:" in line), " ".join(lines[:1]))
         raise RuntimeError(f"{command[0]} fails: {reason}")
     return done.stdout
