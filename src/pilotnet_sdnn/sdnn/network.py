@@ -23,6 +23,7 @@ from pilotnet_sdnn.sdnn.lava import slayer
 
 LAYERS = tuple(f"layer-{i}" for i in range(9))
 NO_THRESHOLD = 2.0**-12  # the smallest message there is: every change is sent
+THRESHOLD_STEPS = 64  # in a threshold of 1 on Loihi 2
 
 
 class NetworkOutput(NamedTuple):
@@ -51,7 +52,8 @@ class Network(torch.nn.Module):
     ) -> None:
         """Args:
         threshold: the initial change of activation that makes a neuron send, of layer-0 to layer-4 or of each of
-            them; learned, one per layer. Where it is 0, every change is sent, and nothing is learned.
+            them; learned, one per layer. As in lava-dl, it starts rounded down to a 64th, the step of Loihi 2.
+            Where it is 0, every change is sent, and nothing is learned.
         dense_threshold: the same of layer-5 to layer-7.
         tau_grad: width of the surrogate gradient of the threshold.
         scale_grad: its height.
@@ -89,7 +91,7 @@ class Network(torch.nn.Module):
             block.Output(normed(1, dropout=drop), 10, 1, **weights),
         ])  # fmt: skip
         for block, initial in zip(self.layers[:-1], thresholds, strict=True):
-            block.neuron.delta.threshold.data.fill_(initial or NO_THRESHOLD)
+            block.neuron.delta.threshold.data.fill_(max(int(initial * THRESHOLD_STEPS) / THRESHOLD_STEPS, NO_THRESHOLD))
         self.learns_threshold = [initial > 0 for initial in thresholds]
         self.initialise_shapes()
 
