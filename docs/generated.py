@@ -49,7 +49,7 @@ def results() -> str:
             "SDNN as Loihi 2 computes it",
             f"{loihi['fixed_point_mse']:.5f}",
             "",
-            f"{loihi['events_per_frame']:,.0f} events; {counted['total']['events']:,.0f} as trained",
+            f"{loihi['fixed_point_events_per_frame']:,.0f} events; {counted['total']['events']:,.0f} as trained",
         ],
         [
             "ANN baseline",

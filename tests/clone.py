@@ -5,13 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-from copy import copy
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TINY = {  # with a checkpoint after nearly every step, so that kills hit their writing
     "synthetic_frames": 160, "sequence": 16, "batch": 2, "pretrain_epochs": 2, "epochs": 12, "lr": 0.01,
-    "sparsity": 0, "checkpoint_minutes": 0.0001, "deploy_frames": 20,
+    "sparsity": 0, "checkpoint_minutes": 0.0001, "deploy_frames": 20, "threads": 1,
 }  # fmt: skip
 
 
@@ -27,36 +26,21 @@ def environment(path: Path) -> dict[str, str]:
 
 
 class Clone:
-    """A clone of the working tree with parameters of its own, run with the environment the tests run in."""
+    """The repository in a folder, used with the environment the tests run in."""
 
-    def __init__(self, path: Path, **params: object) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        subprocess.run(["git", "clone", "-q", ROOT, path], check=True)
-        for name in subprocess.run(
-            ["git", "ls-files", "-mo", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
-        ).stdout.splitlines():  # what is not committed yet is tested as well
-            if not (ROOT / name).exists():
-                continue
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, path / name)
         self.env = environment(path)
-        self.set(**params)
-        self.commit("Parameters of a test")
 
     def colleague(self, path: Path) -> "Clone":
         """A git clone of this one, which has none of its data."""
         subprocess.run(["git", "clone", "-q", self.path, path], check=True)
-        return self._at(path)
+        return Clone(path)
 
     def copy(self, path: Path) -> "Clone":
         """The whole folder once more, with data, cache and history, to change at will."""
         shutil.copytree(self.path, path, symlinks=True)
-        return self._at(path)
-
-    def _at(self, path: Path) -> "Clone":
-        other = copy(self)
-        other.path, other.env = path, {**self.env, "PYTHONPATH": str(path / "src")}
-        return other
+        return Clone(path)
 
     def run(self, *command: str, code: int = 0) -> str:
         """Run a command; what it printed."""
@@ -97,3 +81,17 @@ class Clone:
 
     def metrics(self, name: str) -> dict:
         return json.loads((self.path / "metrics" / f"{name}.json").read_text())
+
+
+def clone_of_working_tree(path: Path, **params: object) -> Clone:
+    """A clone of this repository, with what is not committed yet, and with parameters of its own."""
+    subprocess.run(["git", "clone", "-q", ROOT, path], check=True)
+    clone = Clone(path)
+    changed = subprocess.check_output(["git", "ls-files", "-mo", "--exclude-standard"], cwd=ROOT, text=True)
+    for name in changed.splitlines():
+        if (ROOT / name).exists():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, path / name)
+    clone.set(**params)
+    clone.commit("Parameters of a test")
+    return clone

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from clone import TINY, Clone
+from clone import TINY, Clone, clone_of_working_tree
+from filelock import FileLock
 from hypothesis import settings
 
 from pilotnet_sdnn.drive import sources
@@ -16,6 +17,7 @@ from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, normalise
 
 settings.register_profile("suite", derandomize=True, max_examples=150, deadline=None)  # the same examples every time
 settings.load_profile("suite")
+torch.set_num_threads(1)  # small tensors gain nothing from more, and tests run side by side
 
 REAL_DATA = Path(os.environ.get("PILOTNET_TEST_DATA", Path(__file__).parents[2] / "shared/data"))
 
@@ -29,12 +31,18 @@ def tiny_drive(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_pipeline(tmp_path_factory) -> Clone:
+def tiny_pipeline(tmp_path_factory, worker_id) -> Clone:
     """A clone whose pipeline ran once, on a tiny drive, and is committed; tests leave its workspace as it is."""
-    clone = Clone(tmp_path_factory.mktemp("tiny") / "clone", **TINY)
-    clone.run("dvc", "repro")
-    clone.commit("The tiny pipeline has run")
-    return clone
+    folder = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        folder = folder.parent  # all workers share it
+    with FileLock(folder / "tiny.lock"):
+        if (folder / "tiny").exists():
+            return Clone(folder / "tiny")
+        clone = clone_of_working_tree(folder / "tiny", **TINY)
+        clone.run("dvc", "repro")
+        clone.commit("The tiny pipeline has run")
+        return clone
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,9 @@
 """A repository whose pipeline of three stages runs in a moment, for tests of what lies between clones."""
 
 import os
-from copy import copy
 from pathlib import Path
 
-from clone import ROOT, Clone, environment
+from clone import ROOT, Clone
 
 PIPELINE = """\
 stages:
@@ -27,8 +26,7 @@ stages:
 
 def repository(path: Path) -> Clone:
     """Commands run in a repository that is there; a module that appears in its src/ would be imported by them."""
-    clone = copy(object.__new__(Clone))
-    clone.path, clone.env = path, environment(path)
+    clone = Clone(path)
     clone.env["PYTHONPATH"] = os.pathsep.join([str(path / "src"), str(ROOT / "src")])
     return clone
 

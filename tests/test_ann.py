@@ -3,7 +3,7 @@
 import json
 
 import torch
-from clone import TINY, Clone
+from clone import TINY, clone_of_working_tree
 from torch.utils.flop_counter import FlopCounterMode
 
 from pilotnet_sdnn.sdnn.ann import ann_baseline, images, predict
@@ -24,7 +24,7 @@ def test_predicts_each_frame_by_itself():
 
 
 def test_is_trained_and_measured_by_the_pipeline(tmp_path):
-    clone = Clone(tmp_path / "clone", **{**TINY, "epochs": 2})
+    clone = clone_of_working_tree(tmp_path / "clone", **{**TINY, "epochs": 2})
     clone.run("dvc", "repro", "train_ann")
     metrics = json.loads((clone.path / "metrics/ann.json").read_text())
     assert metrics["ann_mse"] > 0 and metrics["ann_r2"] <= 1
@@ -32,6 +32,6 @@ def test_is_trained_and_measured_by_the_pipeline(tmp_path):
 
 
 def test_is_not_trained_when_not_asked_for(tmp_path):
-    clone = Clone(tmp_path / "clone", **{**TINY, "ann": "false"})
+    clone = clone_of_working_tree(tmp_path / "clone", **{**TINY, "ann": "false"})
     assert "ann: false" in clone.run("dvc", "repro", "train_ann")
     assert json.loads((clone.path / "metrics/ann.json").read_text()) == {}

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from clone import ROOT, TINY, Clone
+from clone import ROOT, TINY, Clone, clone_of_working_tree
 
 from pilotnet_sdnn.sdnn.checkpoint import FINISHED_STATES, checkpoint_path, only_trainer, save_checkpoint
 from pilotnet_sdnn.team.lock import locked_stages
@@ -39,7 +39,7 @@ def wait_for(process: subprocess.Popen, text: str) -> None:
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory) -> Clone:
     """The tiny pipeline before its training."""
-    clone = Clone(tmp_path_factory.mktemp("untrained") / "clone", **TINY)
+    clone = clone_of_working_tree(tmp_path_factory.mktemp("untrained") / "clone", **TINY)
     clone.run("dvc", "repro", "pretrain")
     shutil.rmtree(clone.path / "models/checkpoints")
     return clone
@@ -91,7 +91,7 @@ def test_killed_at_random_instants_the_outputs_are_those_of_an_undisturbed_run(t
 
 @pytest.mark.slow
 def test_killed_twenty_times_the_outputs_are_those_of_an_undisturbed_run(clone, tmp_path):
-    undisturbed = Clone(tmp_path / "undisturbed", **{**TINY, "epochs": 200})
+    undisturbed = clone_of_working_tree(tmp_path / "undisturbed", **{**TINY, "epochs": 200})
     undisturbed.run("dvc", "repro", "train")
     clone.set(epochs=200)
     kill_and_compare(clone, undisturbed, kills=20)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
-from clone import ROOT, TINY, Clone
+from clone import ROOT, TINY, Clone, clone_of_working_tree
 from dvc.utils.hydra import apply_overrides
 from small_pipeline import repository, small_pipeline
 
@@ -28,7 +28,7 @@ DEAD = 2**22 - 1  # no process has the last number there is
 @pytest.fixture
 def clone(tmp_path) -> Clone:
     """A clone in which nothing ever ran."""
-    return Clone(tmp_path / "clone", **TINY)
+    return clone_of_working_tree(tmp_path / "clone", **TINY)
 
 
 @contextmanager
@@ -141,7 +141,7 @@ def test_names_of_branches_and_references_run_nothing(clone):
 
 
 def test_places_in_which_dvc_fails_are_named(tmp_path):
-    clone = Clone(tmp_path / "é{a}", **TINY)
+    clone = clone_of_working_tree(tmp_path / "é{a}", **TINY)
     (clone.path / "src/pilotnet_sdnn/stages/new.py").touch()
     printed = clone.run("sdnn-doctor")
     assert "has letters beyond ASCII: `dvc exp run --temp`, the queue" in printed

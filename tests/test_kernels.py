@@ -131,7 +131,10 @@ def test_equals_lava_dl(mode: str, weights: str, sequences: int, length: int, tr
 
 
 def test_equals_lava_dl_with_other_parameters() -> None:
-    network = new_network(threshold=0.3, tau_grad=0.9, scale_grad=1.7, dropout=0.35, weight_scale=3.0)
+    """Dropout is one whose scale, 1 / (1 - 0.5), is exact: sums of other multiples depend on their order."""
+    network = new_network(
+        threshold=0.3, dense_threshold=0.3, tau_grad=0.9, scale_grad=1.7, dropout=0.5, weight_scale=3.0
+    )
     assert_equals_stock(network, drive(3, 7))
 
 

@@ -4,7 +4,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from clone import TINY, Clone
+from clone import TINY, clone_of_working_tree
 from drives import JPEG, one_line, write_folder, write_zip
 
 from pilotnet_sdnn.drive import sources
@@ -270,7 +270,7 @@ def test_real_drives_go_through(tmp_path, out, capsys, real_drive, real_labels):
 
 
 def test_list_of_drives_from_the_command_line(tmp_path):
-    clone = Clone(tmp_path / "clone", **TINY)
+    clone = clone_of_working_tree(tmp_path / "clone", **TINY)
     for name in ("a", "b"):
         write_zip(clone.path / f"{name}.zip", {"driving_dataset/data.txt": "0.jpg 1\n1.jpg 2\n", **in_drive(JPEG, 2)})
     clone.commit("Two drives")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clone import TINY, Clone
+from clone import TINY, Clone, clone_of_working_tree
 from PIL import Image
 
 from pilotnet_sdnn.team.experiments import Run, read_runs
@@ -167,7 +167,7 @@ def test_a_diverged_run_is_skipped(sweep, value):
 
 
 def test_nothing_to_draw(tmp_path):
-    clone = Clone(tmp_path / "clone", **TINY)
+    clone = clone_of_working_tree(tmp_path / "clone", **TINY)
     printed = pareto(clone, code=1)
     assert printed.startswith("error: no finished runs") and "dvc exp run --queue" in printed
     assert not (clone.path / "pareto").exists()

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from clone import TINY, Clone
+from clone import TINY, Clone, clone_of_working_tree
 
 
 def lock(clone: Clone) -> str:
@@ -11,7 +11,7 @@ def lock(clone: Clone) -> str:
 
 
 def test_another_clone_with_other_thread_settings_gives_the_same_lock(tiny_pipeline, tmp_path):
-    other = Clone(tmp_path / "elsewhere" / "other-name", **TINY)
+    other = clone_of_working_tree(tmp_path / "elsewhere" / "other-name", **TINY)
     other.env |= {"OMP_NUM_THREADS": "5", "MKL_NUM_THREADS": "1"}
     other.run("dvc", "repro")
     assert lock(other) == lock(tiny_pipeline)
@@ -27,7 +27,9 @@ def test_running_everything_again_leaves_the_lock_as_it_is(tiny_pipeline):
 @pytest.mark.slow
 def test_temporary_and_queued_experiments_equal_those_in_the_workspace(tmp_path):
     """Two queued ones train at the same time."""
-    workspace, queue, temporary = (Clone(tmp_path / name, **TINY) for name in ("workspace", "queue", "temporary"))
+    workspace, queue, temporary = (
+        clone_of_working_tree(tmp_path / name, **TINY) for name in ("workspace", "queue", "temporary")
+    )
     for lam in ("0.5", "5"):
         workspace.run("dvc", "exp", "run", "-S", f"lam={lam}", "-n", f"lam-{lam}")
         workspace.run("git", "checkout", ".")

@@ -7,7 +7,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from clone import Clone
+from clone import clone_of_working_tree
 from PIL import Image, ImageDraw
 
 from pilotnet_sdnn.commands import video as command
@@ -118,6 +118,6 @@ def test_mistakes(tiny_pipeline, monkeypatch, arguments, message):
 
 
 def test_before_the_pipeline_has_run(tmp_path, monkeypatch):
-    clone = Clone(tmp_path / "clone", synthetic_frames=160)
+    clone = clone_of_working_tree(tmp_path / "clone", synthetic_frames=160)
     with pytest.raises(SystemExit, match=r"^error: .*`dvc repro"):
         sdnn_video(monkeypatch, clone.path)

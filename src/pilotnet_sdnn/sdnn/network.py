@@ -62,7 +62,7 @@ class Network(torch.nn.Module):
         """
         super().__init__()
         thresholds = [threshold] * 5 if isinstance(threshold, int | float) else list(threshold)
-        thresholds += [dense_threshold] * 3
+        thresholds += [dense_threshold] * 4  # the last is the readout's, which sends no events
         neuron = {
             "threshold": NO_THRESHOLD,
             "tau_grad": tau_grad,
@@ -90,9 +90,9 @@ class Network(torch.nn.Module):
             block.Dense(normed(10, dropout=drop), 50, 10, **weights),
             block.Output(normed(1, dropout=drop), 10, 1, **weights),
         ])  # fmt: skip
-        for block, initial in zip(self.layers[:-1], thresholds, strict=True):
+        for block, initial in zip(self.layers, thresholds, strict=True):
             block.neuron.delta.threshold.data.fill_(max(int(initial * THRESHOLD_STEPS) / THRESHOLD_STEPS, NO_THRESHOLD))
-        self.learns_threshold = [initial > 0 for initial in thresholds]
+        self.learns_threshold = [initial > 0 for initial in thresholds[:-1]]
         self.initialise_shapes()
 
     @torch.no_grad()

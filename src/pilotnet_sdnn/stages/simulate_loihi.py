@@ -60,7 +60,7 @@ def main() -> None:
         DEPLOYMENT_METRICS,
         {
             **deployment,
-            "events_per_frame": float(events.sum(1).mean()),
+            "fixed_point_events_per_frame": float(events.sum(1).mean()),
             "netx": {"frames": beginning.shape[1], "identical": True},
             "same_start": {name: same_start[name] for name in ("fixed_point_mse", "max_abs_difference")},
             "corrected": {name: corrected[name] for name in ("fixed_point_mse", "mse_ratio", "max_abs_difference")},

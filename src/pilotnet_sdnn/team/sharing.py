@@ -100,7 +100,10 @@ def pull(repo: Repo, remote: Remote) -> None:
     lacking = {entry.value for entry in wanted - failed} - here.keys()
     damaged, missing = sorted(lacking & there.keys()), lacking - there.keys()
     refused = {f"runs/{name}": reason for name, reason in arrivals.refused.items()}
-    refused |= {remote.odb.oid_to_path(oid): "its hash does not match its name" for oid in damaged}
+    refused |= {
+        remote.odb.oid_to_path(oid).removeprefix(f"{remote.path}/"): "its hash does not match its name"
+        for oid in damaged
+    }
     for path, reason in islice(refused.items(), NAMED):
         print(printable(f"refused {path}: {reason}"))
     if arrivals.undeclared:
@@ -111,10 +114,9 @@ def pull(repo: Repo, remote: Remote) -> None:
     if failed:
         raise UserError(f"{len(failed)} objects could not be fetched; run the same command again")
     if refused:
-        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise UserError(
-            f"damaged there and not taken over: {next(iter(refused))}{more}; everything else was fetched. Delete it "
-            "there, and `sdnn-share push` of a clone that has the run sends it again"
+            f"refused: {len(refused)}, named above; everything else was fetched. Delete what was refused there, and "
+            "`sdnn-share push` of a clone that has the run sends it again"
         )
     if missing:
         print(f"objects neither here nor there: {len(missing)}. The stages that made them would run again")
