@@ -11,7 +11,7 @@ from pilotnet_sdnn.team.limits import LIMITS, Limit, Limits, MetricChange
 from pilotnet_sdnn.team.lock import LockedDrive
 from pilotnet_sdnn.team.markdown import inert, table
 
-PACKAGES = ("torch", "torchvision", "numpy", "lava-dl", "lava-nc", "dvc")  # that change numbers when they change
+PACKAGES = ("torch", "numpy", "lava-dl", "lava-nc", "dvc")  # a new version of one may change numbers
 NOTHING = "Nothing changed."
 LONGEST_LIST = 50  # changed files
 MOST_REASONS = 3  # why one stage is stale
