@@ -34,7 +34,7 @@ class Activity(NamedTuple):
     is_start: np.ndarray  # (F,) bool, the frames that the network sees from rest
 
 
-class Counter:
+class EventCounter:
     """Counts what a network sends; it knows the fan-outs of its neurons."""
 
     def __init__(self, network: Network, kernel: str) -> None:
