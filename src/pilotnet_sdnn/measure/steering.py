@@ -1,4 +1,4 @@
-"""The other figures of metrics/evaluation.json and metrics/train.json; `sdnn.accuracy` has the steering's."""
+"""Events and training in metrics/evaluation.json and metrics/train.json, and the ANN baseline's error."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ PLOTTED_FRAMES = 1200  # in plots of the steering wheel, a minute of a 20 Hz cam
 
 
 def event_metrics(activity: Activity) -> dict:
-    """Events per frame in all and by layer, either sign."""
+    """Events per frame, positive and negative, in total and by layer."""
     events = [*activity.events.mean(0).tolist(), 0.0]
     return {"events_per_frame": sum(events), "events": dict(zip(LAYERS, events, strict=True))}
 
@@ -54,7 +54,7 @@ def read_ann_mse(metrics: Path) -> float | None:
             return None
         mse = float(content["ann_mse"])
         if not math.isfinite(mse):
-            raise ValueError("ann_mse is no finite number")
+            raise ValueError("ann_mse is not a finite number")
         return mse
     except Exception as error:  # KeyError, TypeError, RecursionError, ...
         raise damaged(metrics, error, "train_ann") from None

@@ -1,11 +1,11 @@
-"""The state of a training run, kept where a killed run finds it again however it is started.
+"""The state of a training run, kept where the next start of a killed run finds it.
 
 A checkpoint is named by a fingerprint of all that the run depends on, so an experiment never resumes from
 another one's. It lies in models/checkpoints of the repository, also for `dvc exp run --temp` and queued
 experiments, which run in a copy of it. DVC does not know this folder, so the run cache works as ever.
 
 The state of a finished run stays: a `dvc` that was killed before it recorded the outputs takes them over
-when it is started again, instead of training anew.
+when it is started again, instead of training once more.
 """
 
 import hashlib

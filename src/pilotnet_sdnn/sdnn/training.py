@@ -239,7 +239,7 @@ def train_epoch(
 
 @torch.no_grad()
 def measure_batches(network: torch.nn.Module, forward: Forward, data: Iterable[Batch]) -> Statistics:
-    """MSE and events of the network in evaluation mode, over sequences that start anew."""
+    """MSE and events of the network in evaluation mode, over sequences, each from rest."""
     network.eval()
     statistics = Statistics()
     for frames, angles in data:

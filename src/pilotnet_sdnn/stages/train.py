@@ -59,7 +59,7 @@ def main() -> None:
             return params.lam * event_rate_loss(rates, params.max_rate)
         return params.lam * synops_loss(rates, network.thresholds, macs)
 
-    # held-out road as a camera sees it, or sequences that start anew as published
+    # test: a running camera on held-out road, or the published protocol
     if params.split == "random":
         measure = partial(measure_batches, network, forward, test)
     else:
