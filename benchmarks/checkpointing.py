@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pilotnet_sdnn.dataset.batches import batches
-from pilotnet_sdnn.dataset.dataset import open_dataset
+from pilotnet_sdnn.dataset.road import open_dataset
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import FRAMES
 from pilotnet_sdnn.sdnn import kernels

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
 from pilotnet_sdnn.dataset.batches import Batches
-from pilotnet_sdnn.dataset.dataset import Dataset
 from pilotnet_sdnn.dataset.resizing import resize
+from pilotnet_sdnn.dataset.road import Dataset
 from pilotnet_sdnn.dataset.sequences import Sequences
 from pilotnet_sdnn.dataset.split import Split, Stretch
 from pilotnet_sdnn.dataset.store import FRAMES_PER_READ, read_frames, write_frames

@@ -13,13 +13,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from pilotnet_sdnn.dataset.dataset import Dataset, open_dataset
+from pilotnet_sdnn.dataset.road import Dataset, open_dataset
 from pilotnet_sdnn.dataset.split import Stretch
 from pilotnet_sdnn.drive.synthetic_world import FRAME_RATE
-from pilotnet_sdnn.measure.activity import Counter, concatenated
-from pilotnet_sdnn.measure.steering import steering_metrics
+from pilotnet_sdnn.measure.activity import EventCounter, concatenated
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import ANN, FRAMES, NETWORK
+from pilotnet_sdnn.sdnn.accuracy import steering_metrics
 from pilotnet_sdnn.sdnn.ann import ann_baseline, predict
 from pilotnet_sdnn.sdnn.geometry import layer_geometries
 from pilotnet_sdnn.sdnn.network import load_network
@@ -40,7 +40,7 @@ class Drive(NamedTuple):
 
 def drive_sdnn(dataset: Dataset, path: Path, name: str) -> Drive:
     network = load_network(path)
-    counter = Counter(network, "torch")
+    counter = EventCounter(network, "torch")
     activity = concatenated([counter.stream(dataset.chunks(stretch, CHUNK)) for stretch in dataset.split.test])
     macs = sum(layer.macs for layer in layer_geometries(network)[1:])
     return Drive(name, activity.angles, macs / activity.synops.sum(1).mean())

@@ -7,7 +7,7 @@ import pytest
 from conftest import drifting_noise
 from test_kernels import new_network
 
-from pilotnet_sdnn.measure.activity import Counter
+from pilotnet_sdnn.measure.activity import EventCounter
 from pilotnet_sdnn.measure.calibration import FACTOR, Calibration, Calibrator, calibrate, price
 from pilotnet_sdnn.sdnn.geometry import layer_geometries
 from pilotnet_sdnn.sdnn.network import Network
@@ -28,7 +28,7 @@ def calibrator(network) -> Calibrator:
 def test_operations_and_error_are_those_that_are_measured(network, calibrator):
     """Counted anew by `measure`, the first frames left out."""
     found = calibrator.measure(calibrator.thresholds())
-    counted = Counter(network, "torch").sequences(calibrator.frames)
+    counted = EventCounter(network, "torch").sequences(calibrator.frames)
     synops = counted.synops[~counted.is_start].sum()
     macs = sum(layer.macs for layer in layer_geometries(network))
     assert found.sparsity == pytest.approx(macs * 10 / synops)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import tutorial
 
-from pilotnet_sdnn.measure.activity import Activity, Counter
+from pilotnet_sdnn.measure.activity import Activity, EventCounter
 from pilotnet_sdnn.measure.operations import Energy, energies, exact_operations, published_operations
 from pilotnet_sdnn.measure.tables import operations_report
 from pilotnet_sdnn.sdnn.geometry import fan_out, layer_geometries
@@ -68,7 +68,7 @@ def test_fan_out_of_a_dense_layer_is_all_its_neurons(network, layer):
 
 def test_synops_by_brute_force(network, video):
     """A synaptic operation is a non-zero event times a weight: count them in an im2col of ones and zeros."""
-    activity = Counter(network, "torch").sequences(video.numpy())
+    activity = EventCounter(network, "torch").sequences(video.numpy())
     with torch.no_grad():
         *messages, _ = network.messages(normalise(video))
     for layer, (stride, padding) in enumerate(CONVOLUTIONS, 1):
@@ -84,7 +84,7 @@ def test_synops_by_brute_force(network, video):
 
 
 def test_events_of_either_sign_and_positive_ones(network, video):
-    activity = Counter(network, "torch").sequences(video.numpy())
+    activity = EventCounter(network, "torch").sequences(video.numpy())
     with torch.no_grad():
         messages = list(network.messages(normalise(video)))
     for layer, message in enumerate(messages):
@@ -99,7 +99,7 @@ def test_published_counts_are_the_tutorials(network, video):
     theirs(normalise(video))
     theirs.load_state_dict(network.state_dict())
     _, _, counts = theirs.eval()(normalise(video))
-    counted = Counter(network, "torch").sequences(video.numpy())
+    counted = EventCounter(network, "torch").sequences(video.numpy())
     assert counted.positive[~counted.is_start].sum(0).tolist() == counts.tolist()
 
 
@@ -110,7 +110,7 @@ def test_a_stream_in_chunks_counts_what_lava_dls_blocks_send_in_one_long_sequenc
     frames = walk.clamp(0, 255).to(torch.uint8)
     with torch.no_grad():
         *messages, angles = network.messages(normalise(frames[None]))
-    counted = Counter(network, kernel).stream(part.numpy() for part in frames.split([3, 1, 10, 7]))
+    counted = EventCounter(network, kernel).stream(part.numpy() for part in frames.split([3, 1, 10, 7]))
     assert torch.equal(torch.from_numpy(counted.angles), angles.flatten())
     sent = [(message[0] != 0).flatten(0, -2).T for message in messages]
     assert counted.events.tolist() == torch.stack([s.sum(1) for s in sent], -1).tolist()

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pilotnet_sdnn.dataset.dataset import Dataset, open_dataset
+from pilotnet_sdnn.dataset.road import Dataset, open_dataset
 from pilotnet_sdnn.dataset.sequences import Sequences, frames_of_segments, repair_zero_labels
 from pilotnet_sdnn.dataset.split import Split, Stretch, cut, split_drive
 from pilotnet_sdnn.dataset.store import Block, read_frames, write_frames

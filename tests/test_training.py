@@ -10,7 +10,7 @@ from conftest import drifting_noise
 from torch import Tensor
 
 from pilotnet_sdnn.dataset.batches import Batches
-from pilotnet_sdnn.dataset.dataset import Dataset
+from pilotnet_sdnn.dataset.road import CHUNK, Dataset
 from pilotnet_sdnn.dataset.split import Split, Stretch
 from pilotnet_sdnn.dataset.store import Frames
 from pilotnet_sdnn.errors import UserError
@@ -18,7 +18,6 @@ from pilotnet_sdnn.sdnn.losses import event_rate_loss
 from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, normalise
 from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
 from pilotnet_sdnn.sdnn.training import (
-    CHUNK,
     Statistics,
     Training,
     learning_rate,

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from pilotnet_sdnn.commands import video as command
 from pilotnet_sdnn.dataset.split import Split, Stretch
-from pilotnet_sdnn.measure.activity import Counter
+from pilotnet_sdnn.measure.activity import EventCounter
 from pilotnet_sdnn.sdnn.network import Network, normalise
 from pilotnet_sdnn.video.scenes import Moment, Scene, draw_wheels, tiled, watch
 
@@ -36,14 +36,14 @@ def test_state_is_carried_as_in_one_long_sequence(frames):
     for number, whole in enumerate(messages[:4]):
         signs = np.stack([moment.events[number] for moment in moments])
         assert np.array_equal(signs, whole[0].movedim(-1, 0).sign().numpy())
-    whole_synops = Counter(network, "torch").stream([frames]).synops.sum(1)
+    whole_synops = EventCounter(network, "torch").stream([frames]).synops.sum(1)
     assert [moment.synops for moment in moments] == whole_synops.tolist()
 
 
 def test_restarted_every_sequence_starts_anew(frames):
     torch.manual_seed(2)
     network = Network(threshold=0.01).eval()
-    measured = Counter(network, "torch").sequences(frames[:32].reshape(2, 16, *frames.shape[1:]))
+    measured = EventCounter(network, "torch").sequences(frames[:32].reshape(2, 16, *frames.shape[1:]))
     moments = list(watch(network, [frames[:16], frames[16:32]], "torch", restarted=True))
     assert [moment.synops for moment in moments] == measured.synops.sum(-1).tolist()
     assert np.array_equal(np.array([moment.angle for moment in moments], np.float32), measured.angles)

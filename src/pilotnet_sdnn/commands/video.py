@@ -9,7 +9,7 @@ from zipfile import ZipFile
 import numpy as np
 import torch
 
-from pilotnet_sdnn.dataset.dataset import open_dataset
+from pilotnet_sdnn.dataset.road import open_dataset
 from pilotnet_sdnn.dataset.split import Split, Stretch
 from pilotnet_sdnn.drive.archives import read_member
 from pilotnet_sdnn.drive.drive_zip import frame_member, labels_name, open_drive, read_labels

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
 from pilotnet_sdnn.dataset.prefetch import prefetch
+from pilotnet_sdnn.dataset.road import Dataset
 from pilotnet_sdnn.dataset.sequences import Sequences
 
 FRAMES_PER_STEP = 128  # where networks train on single frames
@@ -59,6 +60,23 @@ def batches(videos: Sequences | np.ndarray, angles: np.ndarray, size: int, devic
     return Batches(videos, angles, np.arange(len(angles)), size, device)
 
 
+def train_and_test(
+    dataset: Dataset, length: int, size: int, augmentation: Augmentation, seed: int, device: torch.device
+) -> tuple[Callable[[int], Batches], Batches]:
+    """The batches of each epoch, counted from 0, and those of held-out road in the order of time.
+
+    Args:
+        dataset: split into road to train on and road to test on.
+        length: frames in a sequence.
+        size: sequences in a batch.
+        augmentation: limits of the changes of training sequences.
+        seed: of the run.
+        device: where the batches go.
+    """
+    train, test = (batches(*dataset.sequences(part, length), size, device) for part in dataset.split)
+    return partial(training_batches, train, augmentation, seed), test
+
+
 def training_batches(train: Batches, augmentation: Augmentation, seed: int, epoch: int) -> Batches:
     """The training sequences, shuffled and augmented anew in each epoch.
 
@@ -66,7 +84,7 @@ def training_batches(train: Batches, augmentation: Augmentation, seed: int, epoc
 
     Args:
         train: the training sequences in the order of time.
-        augmentation: how far they are changed.
+        augmentation: limits of the changes.
         seed: of the run.
         epoch: counted from 0.
     """

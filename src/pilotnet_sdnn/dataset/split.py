@@ -1,7 +1,7 @@
 """The split of a drive into road for training and road for testing.
 
 A split consists of stretches of frames, so that the same held-out road can be measured as streams, in which a network
-carries its state, and as sequences that start anew.
+carries its state, and as sequences that each start from rest.
 """
 
 from typing import NamedTuple

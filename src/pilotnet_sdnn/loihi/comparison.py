@@ -10,12 +10,12 @@ from torch import Tensor
 
 from pilotnet_sdnn.loihi.fixed_point import ONE, IntegerLayer, State, encode, run
 from pilotnet_sdnn.measure.following import by_tenth
-from pilotnet_sdnn.measure.steering import steering_metrics
 from pilotnet_sdnn.progress import progress
+from pilotnet_sdnn.sdnn.accuracy import steering_metrics
 from pilotnet_sdnn.sdnn.lava import simulate_fixed_point
 from pilotnet_sdnn.sdnn.network import LAYERS
 
-Start = Callable[[list[IntegerLayer], int], list[State]]
+InitialState = Callable[[list[IntegerLayer], int], list[State]]  # of a network, for a number of streams
 
 
 def netx_messages(network_file: Path, frames: np.ndarray) -> list[Tensor]:
@@ -49,7 +49,7 @@ def first_difference(one: list[Tensor], other: list[Tensor]) -> str | None:
 
 
 def stream_angles(
-    network: list[IntegerLayer], chunks: Iterable[np.ndarray], start: Start, corrected: bool = False
+    network: list[IntegerLayer], chunks: Iterable[np.ndarray], start: InitialState, corrected: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run one stream through the integers, state carried from chunk to chunk.
 

@@ -1,5 +1,5 @@
-"""What a network does on held-out road, counted: activity, steering, operations and their tables.
+"""What a network does, in numbers: `activity` counts events, `operations` compares them with the ANN baseline.
 
-Two protocols: as a running camera, where each held-out stretch is one stream and every frame counts, and restarted, the
-tutorial's, where every 16 frames start anew and their first one is not counted.
+Stages call these modules and add no counting of their own. Two protocols: a running camera, where each held-out stretch
+is one stream and every frame counts, and the tutorial's, which restarts every 16 frames and does not count the first.
 """

@@ -21,7 +21,7 @@ from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.geometry import fan_out, layer_geometries
 from pilotnet_sdnn.sdnn.network import Network
 
-TUTORIAL_SEQUENCE = 16  # frames after which the tutorial starts anew
+TUTORIAL_SEQUENCE = 16  # frames, after which the tutorial restarts the network
 
 
 class Activity(NamedTuple):
@@ -34,7 +34,7 @@ class Activity(NamedTuple):
     is_start: np.ndarray  # (F,) bool, the frames that the network sees from rest
 
 
-class Counter:
+class EventCounter:
     """Counts what a network sends; it knows the fan-outs of its neurons."""
 
     def __init__(self, network: Network, kernel: str) -> None:
@@ -122,7 +122,7 @@ def read_activity(path: Path) -> HeldOutActivity:
         if not len(frames) == len(labels) == len(running.angles) or frames.dtype.kind != "i":
             raise ValueError("its frames, labels and angles do not match")
         if not np.isfinite(labels).all():
-            raise ValueError("labels are no finite numbers")
+            raise ValueError("labels are not finite numbers")
         return HeldOutActivity(str(content["origin"]), frames, labels, running, restarted)
     except Exception as error:  # what damaged bytes make numpy raise is any of a dozen
         raise damaged(path, error, "evaluate") from None
@@ -136,5 +136,5 @@ def _checked(content: dict[str, np.ndarray], prefix: str) -> Activity:
         if values.dtype.kind != kind or values.shape != (frames, *shape) or not frames:
             raise ValueError(f"{prefix}{name} is {values.dtype} {values.shape}")
     if not np.isfinite(activity.angles).all() or not activity.is_start[0]:
-        raise ValueError(f"{prefix}angles are no finite numbers, or do not begin with a start")
+        raise ValueError(f"{prefix}angles are not finite numbers, or the first frame is no start")
     return activity

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pilotnet_sdnn.measure.activity import Counter, concatenated
+from pilotnet_sdnn.measure.activity import EventCounter, concatenated
 from pilotnet_sdnn.sdnn.geometry import layer_geometries
 from pilotnet_sdnn.sdnn.network import Network
 
@@ -37,7 +37,7 @@ class Calibrator:
         layers: how many thresholds, from layer-0 on, may rise.
         """
         self.frames, self.angles = frames, angles
-        self.counter = Counter(network, kernel)
+        self.counter = EventCounter(network, kernel)
         self.macs = sum(layer.macs for layer in layer_geometries(network))
         self.parameters = [block.neuron.delta.threshold for block in network.layers[:layers]]
 

@@ -1,36 +1,19 @@
-"""The numbers of metrics/evaluation.json and metrics/train.json."""
+"""Events and training in metrics/evaluation.json and metrics/train.json, and the ANN baseline's error."""
 
 import csv
 import json
 import math
 from pathlib import Path
 
-import numpy as np
-
 from pilotnet_sdnn.errors import check_present, damaged
 from pilotnet_sdnn.measure.activity import Activity
 from pilotnet_sdnn.sdnn.network import LAYERS
 
-
-def steering_metrics(labels: np.ndarray, angles: np.ndarray) -> dict:
-    """How well angles match their labels, both in radians and of the same shape.
-
-    `mse` in sq. radians, `mae_degrees` in degrees of the steering wheel, `r2` the share of the labels'
-    variance that is explained (NaN where the labels do not vary), `frames` how many there are.
-    """
-    labels, angles = labels.astype(float).ravel(), angles.astype(float).ravel()
-    mse, variance = np.mean((angles - labels) ** 2), labels.var()
-    return {
-        "mse": float(mse),
-        "mae_degrees": float(np.degrees(np.abs(angles - labels).mean())),
-        "r2": float(1 - mse / variance) if variance else math.nan,
-        "label_variance": float(variance),
-        "frames": labels.size,
-    }
+PLOTTED_FRAMES = 1200  # in plots of the steering wheel, a minute of a 20 Hz camera
 
 
 def event_metrics(activity: Activity) -> dict:
-    """Events per frame in all and by layer, either sign."""
+    """Events per frame, positive and negative, in total and by layer."""
     events = [*activity.events.mean(0).tolist(), 0.0]
     return {"events_per_frame": sum(events), "events": dict(zip(LAYERS, events, strict=True))}
 
@@ -71,7 +54,7 @@ def read_ann_mse(metrics: Path) -> float | None:
             return None
         mse = float(content["ann_mse"])
         if not math.isfinite(mse):
-            raise ValueError("ann_mse is no finite number")
+            raise ValueError("ann_mse is not a finite number")
         return mse
     except Exception as error:  # KeyError, TypeError, RecursionError, ...
         raise damaged(metrics, error, "train_ann") from None

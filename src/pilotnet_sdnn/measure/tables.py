@@ -1,5 +1,7 @@
 """The tables of plots/operations.md: markdown that reads as text in 80 columns."""
 
+from unittest import mock
+
 import tabulate
 
 from pilotnet_sdnn.sdnn.geometry import LayerGeometry
@@ -59,8 +61,8 @@ def _spread_table(comparison: dict) -> str:
 
 def _markdown(head: tuple, rows: list[tuple], text_columns: int) -> str:
     align = ["left"] * text_columns + ["right"] * (len(head) - text_columns)
-    tabulate.MIN_PADDING = 0  # or the tables pass 80 columns
-    return tabulate.tabulate(rows, head, tablefmt="github", colalign=align, disable_numparse=True)
+    with mock.patch.object(tabulate, "MIN_PADDING", 0):  # or the tables pass 80 columns; it is no argument
+        return tabulate.tabulate(rows, head, tablefmt="github", colalign=align, disable_numparse=True)
 
 
 def _energy(stream: dict, restarted: dict, published: dict) -> str:

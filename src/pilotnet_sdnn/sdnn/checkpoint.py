@@ -1,11 +1,11 @@
-"""The state of a training run, kept where a killed run finds it again however it is started.
+"""The state of a training run, kept where the next start of a killed run finds it.
 
 A checkpoint is named by a fingerprint of all that the run depends on, so an experiment never resumes from
 another one's. It lies in models/checkpoints of the repository, also for `dvc exp run --temp` and queued
 experiments, which run in a copy of it. DVC does not know this folder, so the run cache works as ever.
 
 The state of a finished run stays: a `dvc` that was killed before it recorded the outputs takes them over
-when it is started again, instead of training anew.
+when it is started again, instead of training once more.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import zc.lockfile
 
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.params import read_mapping
-from pilotnet_sdnn.paths import CHECKPOINTS, LOCK, PIPELINE, repository
+from pilotnet_sdnn.paths import CHECKPOINTS, ENVIRONMENT, LOCK, PIPELINE, repository
 from pilotnet_sdnn.sdnn.network import tensor_bytes, write_tensors
 
 FINISHED_STATES = 8  # that are kept, the newest ones; each has about 7 MB
@@ -43,6 +44,8 @@ def checkpoint_path(stage: str, environment: dict[str, str]) -> Path:
         for declared in definition["params"]
         for file, names in declared.items()
     ]
+    libraries = [name for declared in definition["params"] for name in declared.get(ENVIRONMENT.as_posix(), [])]
+    values.append([version(name) for name in libraries])  # as installed, which may not be as locked
     fingerprint = hashlib.sha256(json.dumps([stage, values, environment], sort_keys=True).encode())
     for path in _files(definition["deps"]):
         with path.open("rb") as file:
@@ -77,7 +80,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def only_trainer(path: Path) -> Iterator[None]:
+def only_trainer(path: Path) -> Iterator[Path]:
     """Hold the run whose checkpoint is at `path`, until its outputs are written.
 
     Raises:
@@ -95,7 +98,7 @@ def only_trainer(path: Path) -> Iterator[None]:
         ) from None
     try:
         _retrieve_finished(path)
-        yield
+        yield path
         _retire(path)
     finally:
         lock_path.unlink(missing_ok=True)

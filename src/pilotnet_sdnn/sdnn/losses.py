@@ -17,14 +17,14 @@ def synops_loss(rates: Tensor, thresholds: Tensor, macs: Tensor) -> Tensor:
     Args:
         rates: (9,) as in `NetworkOutput`; the readout's is not used, it sends no events.
         thresholds: (8,) of layer-0 to layer-7.
-        macs: (8,) of layer-1 to layer-8, which is where the messages of layer-0 to layer-7 go; 0 where these may
-            send all they like.
+        macs: (8,) of layer-1 to layer-8, which is where the messages of layer-0 to layer-7 go; 0 where these
+            are not penalised.
     """
     return 10 * (macs / macs.sum() * rates[:-1] / thresholds.detach()).sum()
 
 
 def no_penalty(rates: Tensor) -> Tensor:
-    """Nothing, where a network sends no events or may send all it likes."""
+    """Zero: for a network without events or without a limit on them."""
     return rates.new_zeros(())
 
 

@@ -12,20 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pilotnet_sdnn.dataset.batches import Batches
-from pilotnet_sdnn.dataset.dataset import Dataset
+from pilotnet_sdnn.dataset.road import CHUNK, Dataset
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.interrupts import StopRequest, stop_on_request
 from pilotnet_sdnn.progress import progress
 from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.checkpoint import load_checkpoint, save_checkpoint
 from pilotnet_sdnn.sdnn.lava import slayer
+from pilotnet_sdnn.sdnn.losses import no_penalty
 from pilotnet_sdnn.sdnn.network import Network, NetworkOutput
 
 Batch = tuple[Tensor, Tensor]  # frames (N, T, 33, 100, 3) uint8, angles (N, T)
 Forward = Callable[[Tensor], NetworkOutput]
 Penalty = Callable[[Tensor], Tensor]
-
-CHUNK = 64  # frames of a stream at a time; changes no result
 
 
 @dataclass
@@ -118,16 +117,23 @@ class Training:
             setattr(self, name, value)
 
 
+def seeded_device(seed: int, threads: int) -> torch.device:
+    """The GPU, or the CPU where there is none, with torch's random numbers and threads set for a run."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def fit(
     training: Training,
     forward: Forward,
-    penalty: Penalty,
     train: Callable[[int], Batches],
     measure: Callable[[], Statistics],
     epochs: int,
     keep_best: bool,
     checkpoint: Path,
     checkpoint_minutes: float,
+    penalty: Penalty = no_penalty,
     on_epoch: Callable[[Training], None] = lambda training: None,
 ) -> None:
     """Train to the last epoch, and keep its weights or those of the epoch with the lowest test MSE.
@@ -138,13 +144,13 @@ def fit(
     Args:
         training: at its start.
         forward: the network's output for frames (N, T, 33, 100, 3).
-        penalty: what is added to the MSE, from the rates of `NetworkOutput`.
         train: the batches of an epoch, counted from 0.
         measure: the network on held-out road.
         epochs: how many there are.
         keep_best: the published way: held-out road chooses the epoch, so its figure is too good.
         checkpoint: the file of the state.
         checkpoint_minutes: the longest time that a killed run loses.
+        penalty: what is added to the MSE, from the rates of `NetworkOutput`.
         on_epoch: called after each epoch.
 
     Raises:
@@ -233,7 +239,7 @@ def train_epoch(
 
 @torch.no_grad()
 def measure_batches(network: torch.nn.Module, forward: Forward, data: Iterable[Batch]) -> Statistics:
-    """MSE and events of the network in evaluation mode, over sequences that start anew."""
+    """MSE and events of the network in evaluation mode, over sequences, each from rest."""
     network.eval()
     statistics = Statistics()
     for frames, angles in data:
@@ -249,7 +255,7 @@ def measure_streams(network: Network, kernel: str, dataset: Dataset, device: tor
     statistics = Statistics()
     for stretch in dataset.split.test:
         state, angles = None, torch.from_numpy(dataset.angles[stretch.start : stretch.stop]).to(device).split(CHUNK)
-        for frames, labels in zip(dataset.chunks(stretch, CHUNK), angles, strict=True):
+        for frames, labels in zip(dataset.chunks(stretch), angles, strict=True):
             output, messages, state = kernels.stream(network, torch.from_numpy(frames)[None].to(device), kernel, state)
             events = sum(int(message.count_nonzero()) for message in messages)
             mse = F.mse_loss(output.angles[0], labels).item()

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import torch
 
-from pilotnet_sdnn.dataset.dataset import Dataset, open_dataset
+from pilotnet_sdnn.dataset.road import Dataset, open_dataset
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv
 from pilotnet_sdnn.measure.calibration import Calibrator, calibrate

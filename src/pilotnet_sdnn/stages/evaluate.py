@@ -5,19 +5,19 @@ import logging
 import numpy as np
 import torch
 
-from pilotnet_sdnn.dataset.dataset import Dataset, open_dataset
+from pilotnet_sdnn.dataset.road import CHUNK, Dataset, open_dataset
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv, write_metrics, write_text
 from pilotnet_sdnn.measure.activity import (
     TUTORIAL_SEQUENCE,
     Activity,
-    Counter,
+    EventCounter,
     HeldOutActivity,
     concatenated,
     write_activity,
 )
 from pilotnet_sdnn.measure.following import by_tenth, following_metrics
-from pilotnet_sdnn.measure.steering import event_metrics, steering_metrics, training_metrics
+from pilotnet_sdnn.measure.steering import PLOTTED_FRAMES, event_metrics, training_metrics
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import (
     ACTIVITY,
@@ -33,19 +33,17 @@ from pilotnet_sdnn.paths import (
 )
 from pilotnet_sdnn.progress import advancing, progress
 from pilotnet_sdnn.sdnn import kernels
+from pilotnet_sdnn.sdnn.accuracy import steering_metrics
 from pilotnet_sdnn.sdnn.network import load_network
-
-CHUNK = 64  # frames at a time; the results do not depend on it
-SHOWN = 1200  # frames in the steering plot, a minute of a 20 Hz camera
 
 
 def main() -> None:
     params = load_params()
     torch.set_num_threads(params.threads)
     dataset = open_dataset(FRAMES, params.sequence, params.split)
-    counter = Counter(load_network(NETWORK), kernels.choose(params.kernels, torch.device("cpu")))
+    counter = EventCounter(load_network(NETWORK), kernels.choose(params.kernels, torch.device("cpu")))
 
-    # the held-out road, twice
+    # held-out road under both protocols
     running = run_streams(counter, dataset)
     frames = np.concatenate([np.arange(*stretch) for stretch in dataset.split.test])
     labels = dataset.angles[frames]
@@ -54,9 +52,9 @@ def main() -> None:
 
     # metrics
     steering, events = steering_metrics(labels, running.angles), event_metrics(running)
-    again = steering_metrics(dataset.angles[restarted_frames], restarted.angles)
+    restarted_steering = steering_metrics(dataset.angles[restarted_frames], restarted.angles)
     following = following_metrics(labels, running.angles, running.is_start, params.sequence)
-    write_metrics(EVALUATION_METRICS, {**steering, **events, "following": following, "restarted": again})
+    write_metrics(EVALUATION_METRICS, {**steering, **events, "following": following, "restarted": restarted_steering})
     write_metrics(TRAIN_METRICS, training_metrics(TRAINING_LOG))
 
     # plots
@@ -64,7 +62,7 @@ def main() -> None:
     write_csv(EVENTS_PLOT, ("layer", "events_per_frame"), events["events"].items())
     tenths = by_tenth((running.angles.astype(float) - labels) ** 2, running.is_start)
     write_csv(DRIFT_PLOT, ("tenth", "mse"), enumerate(tenths.round(6), 1))
-    shown = longest_stream(running.is_start)[:SHOWN]
+    shown = longest_stream(running.is_start)[:PLOTTED_FRAMES]
     degrees = np.degrees([labels[shown], running.angles[shown]]).round(2)
     write_csv(STEERING_PLOT, ("frame", "label_degrees", "predicted_degrees"), zip(frames[shown], *degrees, strict=True))
 
@@ -72,19 +70,19 @@ def main() -> None:
         f"{dataset.drive.origin}: {len(dataset.split.test)} held-out stretches, {len(frames)} frames\n"
         f"as a running camera: mse {steering['mse']:.5f} sq. radians, mae {steering['mae_degrees']:.2f} degrees, "
         f"r2 {steering['r2']:.3f}; {events['events_per_frame']:.1f} events/frame\n"
-        f"restarted every {TUTORIAL_SEQUENCE} frames: mse {again['mse']:.5f}; holding each answer for "
+        f"restarted every {TUTORIAL_SEQUENCE} frames: mse {restarted_steering['mse']:.5f}; holding each answer for "
         f"{params.sequence} frames: mse {following['held_mse']:.5f}"
     )
 
 
-def run_streams(counter: Counter, dataset: Dataset) -> Activity:
+def run_streams(counter: EventCounter, dataset: Dataset) -> Activity:
     """Every held-out stretch as one stream."""
     streams = dataset.split.test
     with progress(total=sum(stop - start for start, stop in streams), desc="streams", unit="frame") as bar:
-        return concatenated([counter.stream(advancing(bar, dataset.chunks(stream, CHUNK))) for stream in streams])
+        return concatenated([counter.stream(advancing(bar, dataset.chunks(stream))) for stream in streams])
 
 
-def run_restarted(counter: Counter, dataset: Dataset) -> tuple[Activity, np.ndarray]:
+def run_restarted(counter: EventCounter, dataset: Dataset) -> tuple[Activity, np.ndarray]:
     """The same road in the tutorial's sequences, and the numbers of their frames."""
     videos, _ = dataset.sequences(dataset.split.test, TUTORIAL_SEQUENCE)
     batch = CHUNK // TUTORIAL_SEQUENCE

@@ -6,22 +6,18 @@ follows the road better. One pretraining serves all experiments with thresholds 
 
 import logging
 from functools import partial
-from importlib.metadata import version
-
-import torch
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation
-from pilotnet_sdnn.dataset.batches import FRAMES_PER_STEP, batches, training_batches
-from pilotnet_sdnn.dataset.dataset import open_dataset
+from pilotnet_sdnn.dataset.batches import FRAMES_PER_STEP, train_and_test
+from pilotnet_sdnn.dataset.road import open_dataset
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import FRAMES, PRETRAINED
 from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.checkpoint import checkpoint_path, only_trainer
-from pilotnet_sdnn.sdnn.losses import no_penalty
 from pilotnet_sdnn.sdnn.network import Network, write_tensors
 from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
-from pilotnet_sdnn.sdnn.training import Training, fit, measure_batches
+from pilotnet_sdnn.sdnn.training import Training, fit, measure_batches, seeded_device
 
 
 def main() -> None:
@@ -30,34 +26,28 @@ def main() -> None:
         write_tensors(PRETRAINED, {})
         print("pretrain_epochs: 0, so training starts from random weights")
         return
-    torch.manual_seed(params.seed)
-    torch.set_num_threads(params.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = seeded_device(params.seed, params.threads)
 
     # data: sequences of one frame
     dataset = open_dataset(FRAMES, params.sequence, params.split)
-    train, test = (batches(*dataset.sequences(part, 1), FRAMES_PER_STEP, device) for part in dataset.split)
     augmentation = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
-    print(f"{dataset.drive.origin}: {len(train.order)} training and {len(test.order)} held-out frames")
+    train, test = train_and_test(dataset, 1, FRAMES_PER_STEP, augmentation, params.seed, device)
+    print(f"{dataset.drive.origin}: {len(train(0).order)} training and {len(test.order)} held-out frames")
 
     # network
-    network = Network(threshold=0, dense_threshold=0, dropout=params.dropout, weight_scale=params.weight_scale).to(
-        device
-    )
+    network = Network(threshold=0, dense_threshold=0, dropout=params.dropout, weight_scale=params.weight_scale)
+    network.to(device)
     kernel = kernels.choose(params.kernels, device)
     forward = partial(kernels.run, network, kernels=kernel)
 
     # loop
     optimizer = FlatRAdam(network.trainable_parameters(), lr=params.pretrain_lr, weight_decay=params.weight_decay)
     training = Training(network, optimizer)
-    versions = {name: version(name) for name in ("torch", "lava-dl")}
-    checkpoint = checkpoint_path("pretrain", {**versions, "device": device.type, "kernels": kernel})
-    with only_trainer(checkpoint):
+    with only_trainer(checkpoint_path("pretrain", {"device": device.type, "kernels": kernel})) as checkpoint:
         fit(
             training,
             forward,
-            no_penalty,
-            train=partial(training_batches, train, augmentation, params.seed),
+            train,
             measure=partial(measure_batches, network, forward, test),
             epochs=params.pretrain_epochs,
             keep_best=params.split == "random",

@@ -4,20 +4,25 @@ from functools import partial
 
 import numpy as np
 
-from pilotnet_sdnn.dataset.dataset import open_dataset
+from pilotnet_sdnn.dataset.road import open_dataset
 from pilotnet_sdnn.errors import UserError, damaged, exit_on_error
 from pilotnet_sdnn.files import write_csv, write_metrics
-from pilotnet_sdnn.loihi.comparison import Start, agreement, first_difference, netx_messages, stream_angles
+from pilotnet_sdnn.loihi.comparison import (
+    InitialState,
+    agreement,
+    first_difference,
+    netx_messages,
+    stream_angles,
+)
 from pilotnet_sdnn.loihi.fixed_point import encode, read_network, run, start_state, zero_state
 from pilotnet_sdnn.measure.activity import read_activity
+from pilotnet_sdnn.measure.steering import PLOTTED_FRAMES
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import ACTIVITY, DEPLOYMENT_METRICS, DEPLOYMENT_PLOT, EXPORTED_NETWORK, FRAMES
 from pilotnet_sdnn.progress import advancing, progress
 from pilotnet_sdnn.sdnn.network import LAYERS
 
 INPUT_SHAPE = (3, 33, 100)  # of layer-0
-CHUNK = 64  # frames at a time; the results do not depend on it
-SHOWN = 1200  # frames in the plot, a minute of a 20 Hz camera
 
 
 def main() -> None:
@@ -43,9 +48,9 @@ def main() -> None:
         )
 
     # so the integers stand for the hardware, on all held-out road
-    def in_integers(start: Start, corrected: bool, desc: str) -> tuple[np.ndarray, np.ndarray]:
+    def in_integers(start: InitialState, corrected: bool, desc: str) -> tuple[np.ndarray, np.ndarray]:
         with progress(total=len(labels), desc=desc, unit="frame") as bar:
-            chunks = [advancing(bar, dataset.chunks(stream, CHUNK)) for stream in streams]
+            chunks = [advancing(bar, dataset.chunks(stream)) for stream in streams]
             runs = [stream_angles(network, stream, start, corrected) for stream in chunks]
         angles, events = map(np.concatenate, zip(*runs, strict=True))
         return angles, events
@@ -66,7 +71,7 @@ def main() -> None:
             "corrected": {name: corrected[name] for name in ("fixed_point_mse", "mse_ratio", "max_abs_difference")},
         },
     )
-    shown = np.flatnonzero((frames >= longest.start) & (frames < longest.stop))[:SHOWN]
+    shown = np.flatnonzero((frames >= longest.start) & (frames < longest.stop))[:PLOTTED_FRAMES]
     degrees = np.degrees([labels[shown], floating[shown], fixed[shown]]).round(2)
     columns = ("frame", "label_degrees", "float_degrees", "fixed_point_degrees")
     write_csv(DEPLOYMENT_PLOT, columns, zip(frames[shown], *degrees, strict=True))

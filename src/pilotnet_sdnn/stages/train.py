@@ -2,13 +2,12 @@
 
 import logging
 from functools import partial
-from importlib.metadata import version
 
 import torch
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation
-from pilotnet_sdnn.dataset.batches import batches, training_batches
-from pilotnet_sdnn.dataset.dataset import open_dataset
+from pilotnet_sdnn.dataset.batches import train_and_test
+from pilotnet_sdnn.dataset.road import open_dataset
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv
 from pilotnet_sdnn.params import load_params
@@ -19,23 +18,21 @@ from pilotnet_sdnn.sdnn.geometry import layer_geometries
 from pilotnet_sdnn.sdnn.losses import event_rate_loss, synops_loss
 from pilotnet_sdnn.sdnn.network import LAYERS, Network, read_tensors, write_tensors
 from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
-from pilotnet_sdnn.sdnn.training import Training, fit, measure_batches, measure_streams
+from pilotnet_sdnn.sdnn.training import Training, fit, measure_batches, measure_streams, seeded_device
 
 LOG_COLUMNS = ("epoch", "lr", "train_mse", "test_mse", "train_events", "test_events", *LAYERS[1:])
 
 
 def main() -> None:
     params = load_params()
-    torch.manual_seed(params.seed)
-    torch.set_num_threads(params.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = seeded_device(params.seed, params.threads)
 
     # data
     dataset = open_dataset(FRAMES, params.sequence, params.split)
-    train, test = (batches(*dataset.sequences(part, params.sequence), params.batch, device) for part in dataset.split)
     augmentation = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
+    train, test = train_and_test(dataset, params.sequence, params.batch, augmentation, params.seed, device)
     print(
-        f"{dataset.drive.origin}: {len(train.order)} training sequences of {params.sequence} frames, "
+        f"{dataset.drive.origin}: {len(train(0).order)} training sequences of {params.sequence} frames, "
         f"{len(dataset.split.test)} held-out stretches"
     )
 
@@ -62,7 +59,7 @@ def main() -> None:
             return params.lam * event_rate_loss(rates, params.max_rate)
         return params.lam * synops_loss(rates, network.thresholds, macs)
 
-    # held-out road as a camera sees it, or sequences that start anew as published
+    # test: a running camera on held-out road, or the published protocol
     if params.split == "random":
         measure = partial(measure_batches, network, forward, test)
     else:
@@ -71,19 +68,17 @@ def main() -> None:
     # loop
     optimizer = FlatRAdam(network.trainable_parameters(), lr=params.lr, weight_decay=params.weight_decay)
     training = Training(network, optimizer)
-    versions = {name: version(name) for name in ("torch", "lava-dl")}
-    checkpoint = checkpoint_path("train", {**versions, "device": device.type, "kernels": kernel})
-    with only_trainer(checkpoint):
+    with only_trainer(checkpoint_path("train", {"device": device.type, "kernels": kernel})) as checkpoint:
         fit(
             training,
             forward,
-            penalty,
-            train=partial(training_batches, train, augmentation, params.seed),
+            train,
             measure=measure,
             epochs=params.epochs,
             keep_best=params.split == "random",
             checkpoint=checkpoint,
             checkpoint_minutes=params.checkpoint_minutes,
+            penalty=penalty,
             on_epoch=write_outputs,
         )
         write_outputs(training)

@@ -4,25 +4,23 @@ It sees as many epochs as the sigma-delta network in its two trainings, all of t
 """
 
 from functools import partial
-from importlib.metadata import version
 
 import numpy as np
 import torch
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation
-from pilotnet_sdnn.dataset.batches import FRAMES_PER_STEP, Batches, batches, training_batches
-from pilotnet_sdnn.dataset.dataset import open_dataset
+from pilotnet_sdnn.dataset.batches import FRAMES_PER_STEP, Batches, train_and_test
+from pilotnet_sdnn.dataset.road import open_dataset
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_metrics
-from pilotnet_sdnn.measure.steering import steering_metrics
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import ANN, ANN_METRICS, FRAMES
+from pilotnet_sdnn.sdnn.accuracy import steering_metrics
 from pilotnet_sdnn.sdnn.ann import ann_baseline, predict
 from pilotnet_sdnn.sdnn.checkpoint import checkpoint_path, only_trainer
-from pilotnet_sdnn.sdnn.losses import no_penalty
 from pilotnet_sdnn.sdnn.network import write_tensors
 from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
-from pilotnet_sdnn.sdnn.training import Training, fit, measure_batches
+from pilotnet_sdnn.sdnn.training import Training, fit, measure_batches, seeded_device
 
 
 def main() -> None:
@@ -32,14 +30,12 @@ def main() -> None:
         write_metrics(ANN_METRICS, {})
         print("ann: false, so no ANN baseline is trained")
         return
-    torch.manual_seed(params.seed)
-    torch.set_num_threads(params.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = seeded_device(params.seed, params.threads)
 
     # data: sequences of one frame
     dataset = open_dataset(FRAMES, params.sequence, params.split)
-    train, test = (batches(*dataset.sequences(part, 1), FRAMES_PER_STEP, device) for part in dataset.split)
     augmentation = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
+    train, test = train_and_test(dataset, 1, FRAMES_PER_STEP, augmentation, params.seed, device)
 
     # network
     network = ann_baseline(params.dropout).to(device)
@@ -48,13 +44,11 @@ def main() -> None:
     # loop
     optimizer = FlatRAdam(network.parameters(), lr=params.pretrain_lr, weight_decay=params.weight_decay)
     training = Training(network, optimizer)
-    checkpoint = checkpoint_path("train_ann", {"torch": version("torch"), "device": device.type})
-    with only_trainer(checkpoint):
+    with only_trainer(checkpoint_path("train_ann", {"device": device.type})) as checkpoint:
         fit(
             training,
             forward,
-            no_penalty,
-            train=partial(training_batches, train, augmentation, params.seed),
+            train,
             measure=partial(measure_batches, network, forward, test),
             epochs=params.pretrain_epochs + params.epochs,
             keep_best=params.split == "random",

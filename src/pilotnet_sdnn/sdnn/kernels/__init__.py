@@ -19,9 +19,9 @@ these magnitudes. lava-dl's batch means are not exact: ours are rounded once, la
 mean lies that close to a boundary of its quantisation (about one channel mean in a million), the quantised means differ
 by one step. On a GPU, sums are exact without TF32 only.
 
-Other packages use `choose`, `run` and `stream`, and nothing else.
+Other packages use `choose`, `run`, `stream` and its `State`, and nothing else.
 """
 
-from pilotnet_sdnn.sdnn.kernels.forward import State, StreamOutput, choose, run, stream
+from pilotnet_sdnn.sdnn.kernels.forward import State, choose, run, stream
 
-__all__ = ["State", "StreamOutput", "choose", "run", "stream"]
+__all__ = ["State", "choose", "run", "stream"]

@@ -10,6 +10,8 @@ from pilotnet_sdnn.dataset.sequences import Sequences, frames_of_segments, repai
 from pilotnet_sdnn.dataset.split import Split, Stretch, cut, split_drive
 from pilotnet_sdnn.dataset.store import Frames, read_frames
 
+CHUNK = 64  # frames of a stream at a time; no result depends on it
+
 
 class Dataset(NamedTuple):
     """N frames of a drive, split into road for training and road for testing."""
@@ -23,7 +25,7 @@ class Dataset(NamedTuple):
         videos = Sequences(self.drive.frames, cut(stretches, length), length)
         return videos, self.angles[videos.frame_numbers()].reshape(-1, length)
 
-    def chunks(self, stretch: Stretch, length: int) -> Iterator[np.ndarray]:
+    def chunks(self, stretch: Stretch, length: int = CHUNK) -> Iterator[np.ndarray]:
         """The frames of a stretch, (length, 33, 100, 3) uint8 at a time; the last chunk has what is left."""
         for first in range(stretch.start, stretch.stop, length):
             yield self.drive.frames[first : min(first + length, stretch.stop)]
