@@ -35,14 +35,14 @@ def tiny_pipeline(tmp_path_factory, worker_id) -> Clone:
     """A clone whose pipeline ran once, on a tiny drive, and is committed; tests leave its workspace as it is."""
     folder = tmp_path_factory.getbasetemp()
     if worker_id != "master":
-        folder = folder.parent  # all workers share it
+        folder = folder.parent  # that of all workers: one of them runs the pipeline, each has a copy
+    original = Clone(folder / "tiny")
     with FileLock(folder / "tiny.lock"):
-        if (folder / "tiny").exists():
-            return Clone(folder / "tiny")
-        clone = clone_of_working_tree(folder / "tiny", **TINY)
-        clone.run("dvc", "repro")
-        clone.commit("The tiny pipeline has run")
-        return clone
+        if not original.path.exists():
+            clone_of_working_tree(original.path, **TINY)
+            original.run("dvc", "repro")
+            original.commit("The tiny pipeline has run")
+    return original.copy(tmp_path_factory.mktemp("tiny") / "clone")
 
 
 @pytest.fixture(scope="session")

@@ -241,7 +241,7 @@ def test_wrong_s3_secret_and_damaged_object_on_s3(team, tmp_path):
         client.put_object(Bucket="team", Key=key, Body=b"damaged")
         other = team.colleague(tmp_path / "other")
         connect(other, server)
-        assert f"not taken over: team/{key};" in other.run("sdnn-share", "pull", code=1)
+        assert f"refused {Path(key).relative_to('store')}: " in other.run("sdnn-share", "pull", code=1)
         assert "repaired" in team.run("sdnn-share", "push")
         assert "execute nothing" in other.run("sdnn-share", "pull")
 
