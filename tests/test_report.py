@@ -4,7 +4,9 @@ import contextlib
 import io
 import json
 import re
+import resource
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 
 from pilotnet_sdnn.commands.report import main, write_report
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.team.charts import Chart, changed_charts
+from pilotnet_sdnn.team.charts import Chart, Charts, find_charts
 from pilotnet_sdnn.team.limits import Limit, Limits, MetricChange, load_limits
 from pilotnet_sdnn.team.revisions import merge_base, stale_stages
 
@@ -136,15 +138,26 @@ def test_a_base_without_a_pipeline_is_compared_with(clone):
     assert len(re.findall(r"!\[.+\]", text)) == 7 + 7  # of `plots:` at the end of dvc.yaml and of its stages
 
 
-def test_scatter_charts_have_points_of_both_sides(clone):
-    """DVC's own template gives colours to the names of revisions, and points of another name none."""
+def colours(chart: Chart) -> Counter:
+    """How many pixels of each colour a picture has."""
+    return Counter(map(tuple, np.asarray(Image.open(io.BytesIO(chart.png)).convert("RGB")).reshape(-1, 3).tolist()))
+
+
+BLUE, LIGHT_BLUE, ORANGE, LIGHT_ORANGE = (76, 120, 168), (158, 202, 233), (245, 133, 24), (255, 191, 121)
+
+
+def test_a_series_is_light_at_the_base_and_dark_here_and_drawn_once_if_it_is_the_same(clone):
     path = Path("plots/steering.csv")
     header, *rows = path.read_text().splitlines()
-    path.write_text("\n".join([header, *(row.replace(",", ",1", 1) for row in rows)]) + "\n")
-    (chart,) = [chart for chart in changed_charts("main")[0] if chart.name == "plots/steering.csv"]
-    pixels = np.asarray(Image.open(io.BytesIO(chart.png)).convert("HSV"))
-    hues = pixels[..., 0][pixels[..., 1] > 100]
-    assert (hues > 150).sum() > 300 and (hues < 150).sum() > 300  # purple and blue
+    at = header.split(",").index("predicted_degrees")
+    cells = [row.split(",") for row in rows]
+    path.write_text("\n".join([header, *(",".join([*row[:at], "1.5", *row[at + 1 :]]) for row in cells)]) + "\n")
+    charts = {chart.name: colours(chart) for chart in find_charts("main").changed}
+    assert charts.keys() == {"steering", "plots/steering.csv"}
+    assert charts["steering"][BLUE] and charts["steering"][ORANGE] and charts["steering"][LIGHT_ORANGE]
+    assert not charts["steering"][LIGHT_BLUE]  # of the labels at the base
+    points = [tuple(round(0.7 * part + 0.3 * 255) for part in colour) for colour in (BLUE, LIGHT_BLUE)]
+    assert all(charts["plots/steering.csv"][point] > 50 for point in points)  # Vega draws points at 70 %
 
 
 def test_images_are_shown_side_by_side(clone):
@@ -152,16 +165,27 @@ def test_images_are_shown_side_by_side(clone):
     Image.new("RGB", (30, 20), "red").save("road.png")
     clone.commit("A red road")
     Image.new("RGB", (30, 20), "blue").save("road.png")
-    changed, _ = changed_charts("HEAD")
+    changed = find_charts("HEAD").changed
     assert [chart.name for chart in changed] == ["road.png"]
     picture = Image.open(io.BytesIO(changed[0].png))
     assert {picture.getpixel((15, 30)), picture.getpixel((65, 30))} == {(255, 0, 0), (0, 0, 255)}
 
 
-def test_charts_that_neither_side_has_are_left_out(monkeypatch):
+def test_charts_that_neither_side_has_are_left_out(clone, monkeypatch):
     """As dvc gives a plot of dvc.yaml whose stage never ran."""
     monkeypatch.setattr("pilotnet_sdnn.team.charts.dvc_json", lambda *_: {"data": {"deployment": []}})
-    assert changed_charts("HEAD") == ([], [])
+    assert find_charts("HEAD") == Charts([], [], [])
+
+
+def test_charts_that_would_take_gigabytes_are_named_and_not_drawn(clone):
+    """A table of 300,000 rows, and a picture of a few bytes with 900 million pixels."""
+    Path("plots/training.csv").write_text("epoch,train_mse\n" + "".join(f"{n},{n}\n" for n in range(300_000)))
+    Image.new("1", (30_000, 30_000)).save("plots/drive.png")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    charts = find_charts("HEAD")
+    assert set(charts.left_out) > {"learning curves", "plots/training.csv", "plots/drive.png"}
+    assert "steering" in charts.same and charts.changed == []
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < max(before, 500_000)  # KB
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,8 @@ def test_damaged_object_does_not_become_a_model(team, folder_store, tmp_path, mo
     other = team.colleague(tmp_path / "other")
     connect(other, Server(str(store), {}, {}, None), verify="false")
     printed = other.run("sdnn-share", "pull", code=1)
-    assert printed.splitlines()[-1].startswith(f"error: {store}: damaged there and not taken over: {damaged};")
+    assert f"refused {damaged}: its hash does not match its name" in printed
+    assert printed.splitlines()[-1].startswith(f"error: {store}: 1 file refused, see above; everything else was")
     assert not network_object(other, other.path / ".dvc/cache").exists()
     assert "models/network.pt" in other.run("dvc", "checkout", code=255)
     assert not (other.path / "models/network.pt").exists()

@@ -95,5 +95,7 @@ def exit_on_error() -> Iterator[None]:
             sys.exit(shortened(printable(shortened(f"error: {error}", 10 * MAX_LENGTH)), MAX_LENGTH))
         except MemoryError:
             sys.exit("error: out of memory; close other programs, or raise the limit (ulimit -v)")
+        except RecursionError:  # of YAML and JSON, which DVC reads as well
+            sys.exit("error: a file is nested too deeply to be read; `git diff HEAD` shows what changed in yours")
         except KeyboardInterrupt as interrupt:
             sys.exit(str(interrupt) or "stopped")

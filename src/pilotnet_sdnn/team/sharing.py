@@ -111,10 +111,10 @@ def pull(repo: Repo, remote: Remote) -> None:
     if failed:
         raise UserError(f"{len(failed)} objects could not be fetched; run the same command again")
     if refused:
-        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        count = f"{len(refused)} file" + "s" * (len(refused) > 1)
         raise UserError(
-            f"damaged there and not taken over: {next(iter(refused))}{more}; everything else was fetched. Delete it "
-            "there, and `sdnn-share push` of a clone that has the run sends it again"
+            f"{count} refused, see above; everything else was fetched. Delete what is damaged there, and "
+            "`sdnn-share push` of a clone that has the run sends it again"
         )
     if missing:
         print(f"objects neither here nor there: {len(missing)}. The stages that made them would run again")
