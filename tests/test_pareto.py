@@ -4,11 +4,13 @@ import copy
 import csv
 import json
 import time
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 from clone import TINY, Clone, clone_of_working_tree
+from matplotlib.path import Path as Path2D
 from PIL import Image
 
 from pilotnet_sdnn.team.experiments import Run, read_runs
@@ -77,6 +79,35 @@ def test_labels_neither_cover_each_other_nor_leave_the_picture():
     overlaps = sum(box.count_overlaps(boxes) - 1 for box in boxes)
     assert len(boxes) == 31 and overlaps == 0
     assert all(ax.bbox.containsx(box.x0) and ax.bbox.containsx(box.x1) for box in boxes)
+
+
+def test_what_ties_a_label_to_its_point_crosses_no_other():
+    """A sweep of two parameters: the usual one."""
+    random = np.random.default_rng(1)
+    runs = [
+        run(f"{lam} {t}", 0.0075 + 0.002 * random.random(), 4e5 / (1 + 9 * lam) / (1 + t), lam=lam, threshold=t)
+        for lam in (0.002, 0.01, 0.05, 0.2)
+        for t in (0.03, 0.1, 0.3)
+    ]
+    (ax,) = draw([runs], "").axes
+    points = ax.transData.transform([text.xy for text in ax.texts])
+    ends = points + np.array([text.xyann for text in ax.texts]) * ax.figure.dpi / 72
+    ties = [Path2D([point, end]) for point, end in zip(points, ends, strict=True)]
+    assert not any(a.intersects_path(b, filled=False) for a, b in combinations(ties, 2))
+
+
+def test_the_runs_set_the_axes_and_the_legend_tells_what_lies_beyond():
+    """The ANN baseline has 50 times their operations, and the mean label ten times their error."""
+    (ax,) = draw([[run("a", 0.01, 9e4, (320, 0.1), lam=1), run("b", 0.011, 1e5, (320, 0.1), lam=2)]], "").axes
+    assert ax.get_xlim()[1] < 2e5 and ax.get_ylim()[1] < 0.02
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert "ANN baseline, MSE 0.012 (above)" in legend and "always the mean label, MSE 0.1 (above)" in legend
+    assert "ANN's 5.00 million MACs a frame (to the right)" in legend
+
+
+def test_a_network_that_learned_nothing_lies_at_the_line_of_the_mean_label():
+    (ax,) = draw([[run("good", 0.01, lam=1), run("nothing", 0.1, 5e4, lam=2)]], "").axes
+    assert any(line.get_label() == "always the mean label, MSE 0.1" for line in ax.lines)
 
 
 def test_the_picture_has_the_same_bytes_every_time(tmp_path):

@@ -4,7 +4,10 @@ import contextlib
 import io
 import json
 import re
+import struct
 import subprocess
+import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ from ruamel.yaml import YAML
 
 from pilotnet_sdnn.commands.report import main, write_report
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.team.charts import Chart, changed_charts
+from pilotnet_sdnn.team.charts import Chart, Charts, find_charts
 from pilotnet_sdnn.team.limits import Limit, Limits, MetricChange, load_limits
 from pilotnet_sdnn.team.revisions import merge_base, stale_stages
 
@@ -137,19 +140,32 @@ def test_a_base_without_a_pipeline_is_compared_with(clone):
     text = report("empty")
     assert row(text, "mse")[1] == "none" and row(text, "mse")[-1] == "new"
     assert "(missing or NaN: base); limit: rise at most 3 %" in text
-    plots = [*PIPELINE["plots"], *(plot for stage in PIPELINE["stages"].values() for plot in stage.get("plots", []))]
-    assert len(re.findall(r"!\[.+\]", text)) == len(plots)
+    pipeline = YAML(typ="safe").load(Path("dvc.yaml"))
+    plots = len(pipeline["plots"]) + sum(len(stage.get("plots", [])) for stage in pipeline["stages"].values())
+    assert len(re.findall(r"!\[.+\]", text)) == plots > 10
 
 
-def test_scatter_charts_have_points_of_both_sides(clone):
-    """DVC's own template gives colours to the names of revisions, and points of another name none."""
+def colours(chart: Chart) -> Counter:
+    """How many pixels of each colour a picture has."""
+    return Counter(map(tuple, np.asarray(Image.open(io.BytesIO(chart.png)).convert("RGB")).reshape(-1, 3).tolist()))
+
+
+BLUE, LIGHT_BLUE, ORANGE, LIGHT_ORANGE = (76, 120, 168), (158, 202, 233), (245, 133, 24), (255, 191, 121)
+
+
+def test_a_series_is_light_at_the_base_and_dark_here_and_drawn_once_if_it_is_the_same(clone):
     path = Path("plots/steering.csv")
     header, *rows = path.read_text().splitlines()
-    path.write_text("\n".join([header, *(row.replace(",", ",1", 1) for row in rows)]) + "\n")
-    (chart,) = [chart for chart in changed_charts("main")[0] if chart.name == "plots/steering.csv"]
-    pixels = np.asarray(Image.open(io.BytesIO(chart.png)).convert("HSV"))
-    hues = pixels[..., 0][pixels[..., 1] > 100]
-    assert (hues > 150).sum() > 300 and (hues < 150).sum() > 300  # purple and blue
+    at = header.split(",").index("predicted_degrees")
+    cells = [row.split(",") for row in rows]
+    path.write_text("\n".join([header, *(",".join([*row[:at], "1.5", *row[at + 1 :]]) for row in cells)]) + "\n")
+    charts = {chart.name: colours(chart) for chart in find_charts("main").changed}
+    assert charts.keys() == {"steering", "plots/steering.csv"}
+    assert charts["steering"][BLUE] and charts["steering"][ORANGE] and charts["steering"][LIGHT_ORANGE]
+    assert not charts["steering"][LIGHT_BLUE]  # of the labels at the base
+    points = charts["plots/steering.csv"]
+    for colour in (BLUE, LIGHT_BLUE):  # their circles are thin, and blurred
+        assert any(np.abs(np.subtract(pixel, colour)).max() < 30 for pixel in points)
 
 
 def test_images_are_shown_side_by_side(clone):
@@ -157,16 +173,39 @@ def test_images_are_shown_side_by_side(clone):
     Image.new("RGB", (30, 20), "red").save("road.png")
     clone.commit("A red road")
     Image.new("RGB", (30, 20), "blue").save("road.png")
-    changed, _ = changed_charts("HEAD")
+    changed = find_charts("HEAD").changed
     assert [chart.name for chart in changed] == ["road.png"]
     picture = Image.open(io.BytesIO(changed[0].png))
     assert {picture.getpixel((15, 30)), picture.getpixel((65, 30))} == {(255, 0, 0), (0, 0, 255)}
 
 
-def test_charts_that_neither_side_has_are_left_out(monkeypatch):
+def test_charts_that_neither_side_has_are_left_out(clone, monkeypatch):
     """As dvc gives a plot of dvc.yaml whose stage never ran."""
     monkeypatch.setattr("pilotnet_sdnn.team.charts.dvc_json", lambda *_: {"data": {"deployment": []}})
-    assert changed_charts("HEAD") == ([], [])
+    assert find_charts("HEAD") == Charts([], [], [])
+
+
+def png_bomb(width: int, height: int) -> bytes:
+    """A black PNG, made without its pixels."""
+    packer = zlib.compressobj()
+    pixels = b"".join([*(packer.compress(bytes(1 + width // 8)) for _ in range(height)), packer.flush()])
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")]
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_charts_that_would_take_gigabytes_are_named_and_not_drawn(clone):
+    """A table of 300,000 rows, and a picture of a hundred kilobytes with 900 million pixels."""
+    Path("plots/training.csv").write_text("epoch,train_mse\n" + "".join(f"{n},{n}\n" for n in range(300_000)))
+    Path("plots/drive.png").write_bytes(png_bomb(30_000, 30_000))
+    clone.run("bash", "-c", "ulimit -d 1000000; sdnn-report main")  # KB
+    text = Path("report.md").read_text()
+    (left_out,) = re.findall("^Too large to draw: (.*)\\.$", text, re.M)
+    assert {"learning curves", "plots/training.csv", "plots/drive.png"} < set(left_out.split(", "))
+    assert re.search("^Unchanged: .*steering", text, re.M) and "![" not in text
 
 
 @pytest.mark.parametrize(

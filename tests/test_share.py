@@ -126,7 +126,7 @@ def test_damaged_object_does_not_become_a_model(team, folder_store, tmp_path, mo
     connect(other, Server(str(store), {}, {}, None), verify="false")
     printed = other.run("sdnn-share", "pull", code=1)
     assert f"refused {damaged.relative_to(store)}: its hash does not match its name" in printed.splitlines()
-    assert printed.splitlines()[-1].startswith(f"error: {store}: refused: 1, named above;")
+    assert printed.splitlines()[-1].startswith(f"error: {store}: 1 file refused, see above; everything else was")
     assert not network_object(other, other.path / ".dvc/cache").exists()
     assert "models/network.pt" in other.run("dvc", "checkout", code=255)
     assert not (other.path / "models/network.pt").exists()
@@ -169,7 +169,7 @@ def test_damaged_record_of_a_run_is_named_and_replaced(team, folder_store, tmp_p
 
     record.unlink()
     connect(team, Server(str(store), {}, {}, None))
-    assert "records of 1 stage runs" in team.run("sdnn-share", "push")
+    assert "records of 1 stage run\n" in team.run("sdnn-share", "push")
     assert "execute nothing" in other.run("sdnn-share", "pull")
 
 

@@ -36,6 +36,11 @@ def shown(value: object) -> str:
         return f"a {type(value).__name__} of many digits"
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 frame`, `2,000 frames`."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
 def shortened(text: str, length: int) -> str:
     """The text, its middle left out if it is longer: its end often says how to fix the error."""
     head = 2 * length // 3
@@ -95,5 +100,7 @@ def exit_on_error() -> Iterator[None]:
             sys.exit(shortened(printable(shortened(f"error: {error}", 10 * MAX_LENGTH)), MAX_LENGTH))
         except MemoryError:
             sys.exit("error: out of memory; close other programs, or raise the limit (ulimit -v)")
+        except RecursionError:  # of YAML and JSON, which DVC reads as well
+            sys.exit("error: a file is nested too deeply to be read; `git diff HEAD` shows what changed in yours")
         except KeyboardInterrupt as interrupt:
             sys.exit(str(interrupt) or "stopped")

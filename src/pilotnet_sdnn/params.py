@@ -177,14 +177,11 @@ def read_mapping(path: Path) -> dict:
 def parse_mapping(path: Path, text: str) -> dict:
     """The `name: value` lines of a file of YAML 1.2, given as text.
 
-    Aliases are refused: a few hundred bytes of them can stand for gigabytes.
-
     Raises:
         UserError: the text is not of this form.
     """
     try:
-        if "*" in text and any(isinstance(event, AliasEvent) for event in YAML(pure=True).parse(text)):
-            raise UserError(f"{path}: YAML aliases (*name) are not allowed; write the values out")
+        check_aliases(path, text)
         values = YAML(typ="safe", pure=True).load(text)
     except RecursionError:
         raise UserError(f"{path}: not valid YAML: nested too deeply") from None
@@ -193,6 +190,17 @@ def parse_mapping(path: Path, text: str) -> dict:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected 'name: value' lines, found {type(values).__name__}")
     return values
+
+
+def check_aliases(path: Path, text: str) -> None:
+    """Refuse the aliases of YAML, given as text: a few hundred bytes of them can stand for gigabytes.
+
+    Raises:
+        UserError: there is one.
+        YAMLError: the text is no YAML.
+    """
+    if "*" in text and any(isinstance(event, AliasEvent) for event in YAML(pure=True).parse(text)):
+        raise UserError(f"{path}: YAML aliases (*name) are not allowed; write the values out")
 
 
 def suggestion(name: str, known: list[str]) -> str:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from dvc.repo import Repo
 
-from pilotnet_sdnn.errors import UserError, exit_on_error, printable
+from pilotnet_sdnn.errors import UserError, counted, exit_on_error, printable
 from pilotnet_sdnn.files import atomic_write, write_text
 from pilotnet_sdnn.params import read_mapping
 from pilotnet_sdnn.paths import LOCK, PARAMS
-from pilotnet_sdnn.team.charts import Chart, changed_charts
+from pilotnet_sdnn.team.charts import Chart, find_charts
 from pilotnet_sdnn.team.limits import LIMITS, Limit, Limits, load_limits, parse_limits
 from pilotnet_sdnn.team.lock import locked_drive, locked_stages
 from pilotnet_sdnn.team.report import Comparison, Versions, failures, render
@@ -39,8 +39,8 @@ def main() -> None:
         enter_root()
         limits = load_limits()
         comparison = compare(arguments.base, limits)
-        write_report(render(comparison, limits, PICTURES.name), comparison.charts)
-        plots = f"{len(comparison.charts)} changed plot{'s' * (len(comparison.charts) != 1)}"
+        write_report(render(comparison, limits, PICTURES.name), comparison.charts.changed)
+        plots = counted(len(comparison.charts.changed), "changed plot")
         print(f"{summary(comparison, limits)}\n{REPORT}: all of it, and {plots}", flush=True)
         failed = failures(comparison, limits)
         for line in failed:
@@ -56,14 +56,17 @@ def compare(base_name: str, limits: Limits) -> Comparison:
         UserError: git or DVC cannot compare them, or a limit is of a metric that neither has.
     """
     base = merge_base(base_name)
+    threads = read_mapping(PARAMS).get("threads")  # these first: DVC expands YAML aliases without a limit
+    drive = locked_drive(locked_stages(_text(LOCK)))
+    versions = Versions(_base_versions(base), locked_versions(_text(Path("uv.lock"))))
     _tell(f"comparing with {base[:8]}: stages")
-    stale = stale_stages()  # first: it says most clearly what is wrong with a broken pipeline
+    stale = stale_stages()  # before the others: it says most clearly what is wrong with a broken pipeline
     _tell("metrics and parameters")
     metrics = metrics_changes(base)
     limits.check_metrics(metrics)
     params = params_changes(base)
     _tell("plots")
-    charts, same_charts = changed_charts(base)
+    charts = find_charts(base)
     dirty = " with uncommitted changes" if git("status", "--porcelain", "--untracked-files=no") else ""
     return Comparison(
         base_name=base_name,
@@ -75,11 +78,10 @@ def compare(base_name: str, limits: Limits) -> Comparison:
         params=params,
         metrics=metrics,
         stale=stale,
-        drives=(locked_drive(locked_stages(file_at(base, LOCK))), locked_drive(locked_stages(_text(LOCK)))),
-        versions=Versions(locked_versions(file_at(base, "uv.lock")), locked_versions(_text(Path("uv.lock")))),
-        threads=read_mapping(PARAMS).get("threads"),
+        drives=(locked_drive(locked_stages(file_at(base, LOCK))), drive),
+        versions=versions,
+        threads=threads,
         charts=charts,
-        same_charts=same_charts,
     )
 
 
@@ -101,8 +103,15 @@ def _base_gate(base: str) -> list[Limit] | None:
         return None
 
 
+def _base_versions(base: str) -> dict[str, str]:
+    try:
+        return locked_versions(file_at(base, "uv.lock"))
+    except UserError:
+        return {}
+
+
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def write_report(text: str, charts: list[Chart]) -> None:

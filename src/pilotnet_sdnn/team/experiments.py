@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
+from dvc.repo.experiments.serialize import ExpState
 from scmrepo.exceptions import SCMError
 
 from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, one_line
@@ -57,7 +58,7 @@ def read_runs(folder: Path = Path()) -> tuple[list[Run], list[SkippedRun]]:
     try:
         with Repo(str(folder)) as repo:
             revs = ["HEAD", *repo.experiments.ls(all_commits=True)]
-            workspace, *commits = [state.dumpd() for state in repo.experiments.show(revs=list(dict.fromkeys(revs)))]
+            workspace, *commits = [_dumped(state) for state in repo.experiments.show(revs=list(dict.fromkeys(revs)))]
             entries = [entry for commit in commits for entry in _experiments(commit)]
             entries += [(state, "", {}) for state in (*commits, workspace)]
             results = [
@@ -72,6 +73,14 @@ def read_runs(folder: Path = Path()) -> tuple[list[Run], list[SkippedRun]]:
         [result for result in results if isinstance(result, Run)],
         [result for result in results if isinstance(result, SkippedRun)],
     )
+
+
+def _dumped(state: ExpState) -> dict:
+    """A commit or the workspace as `dvc exp show --json` has it; without its data where DVC could not read them."""
+    try:
+        return state.dumpd()
+    except TypeError:  # DVC cannot copy its own error about a file that is no UTF-8
+        return {"name": state.name, "rev": state.rev, "data": None, "experiments": None}
 
 
 def distinct(runs: list[Run]) -> list[Run]:

@@ -7,7 +7,7 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from ruamel.yaml import YAML
 
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.params import drive_name
+from pilotnet_sdnn.params import check_aliases, drive_name
 from pilotnet_sdnn.paths import LOCK, PARAMS
 
 
@@ -27,7 +27,10 @@ def locked_stages(text: str) -> dict[str, dict]:
     if not text.strip():
         return {}
     try:
+        check_aliases(LOCK, text)
         return COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe", pure=True).load(text)).get("stages", {})
+    except UserError:
+        raise
     except Exception as error:  # YAML and DVC's schema each raise exceptions of their own
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}" if mark else ""

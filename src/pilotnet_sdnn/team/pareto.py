@@ -2,24 +2,27 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.path import Path as MplPath
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation, Text
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
+from pilotnet_sdnn.errors import counted
 from pilotnet_sdnn.files import atomic_write
 from pilotnet_sdnn.team.experiments import Run
 
 BLUE, GREY, ORANGE = "#1f6fb4", "#8a8a8a", "#d9730d"
 PANEL = (9, 5.2)  # inches, of one group of runs
-GAPS = (8, 16, 26, 40, 60, 85, 115)  # between a point and its label, in points, as room is found
+GAPS = (8, 16, 26, 40, 60, 85, 115, 150, 200)  # between a point and its label, in points, as room is found
+ROUNDS = 5  # in which labels look for a better place
 
 
 def pareto_front(costs: np.ndarray) -> np.ndarray:
@@ -92,7 +95,7 @@ def draw(groups: list[list[Run]], note: str) -> Figure:
 
 
 def draw_runs(ax: Axes, runs: list[Run]) -> list[Annotation]:
-    """Runs as points, their front and the ANN baseline.
+    """Runs as points, their front, and what they are measured by.
 
     Returns:
         The runs' labels, each still on its point.
@@ -108,29 +111,40 @@ def draw_runs(ax: Axes, runs: list[Run]) -> list[Annotation]:
     best = np.flatnonzero(front)[np.lexsort((mse[front], synops[front]))]
     ax.plot(synops[best].repeat(2)[1:], mse[best].repeat(2)[:-1], color=BLUE, zorder=2)  # in steps
     ax.plot(synops[best], mse[best], "o", color=BLUE, ms=7, zorder=4, label="Pareto front")
-
-    macs = max(run.macs for run in runs)
-    if anns := [run.ann_mse for run in runs if run.ann_mse is not None]:
-        ax.axhline(min(anns), color=ORANGE, lw=1, ls="--", zorder=1)
-        ax.plot(macs, min(anns), "s", color=ORANGE, ms=7, zorder=3, label=f"ANN baseline, MSE {min(anns):.4g}")
-    ax.axvline(macs, color=ORANGE, lw=1, ls=":", zorder=1, label=f"its {macs / 1e6:.2f} million MACs a frame")
-
+    ax.margins(0.12, 0.15)
+    _draw_references(ax, runs)
     texts, usual = labels(runs)
     ax.set_title(title(runs) + (f"\n{usual}, where not said" if usual else ""), fontsize=9)
     ax.xaxis.set_major_formatter(EngFormatter())
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set(xlabel="synaptic operations per frame", ylabel="MSE, sq. radians")
-    ax.margins(0.12, 0.15)
     ax.grid(alpha=0.25)
     ax.legend(frameon=False, fontsize=8)
     return [label(ax, run, text, BLUE if best else "0.35") for run, text, best in zip(runs, texts, front, strict=True)]
 
 
+def _draw_references(ax: Axes, runs: list[Run]) -> None:
+    """The ANN baseline and a guess that looks at no picture, where they lie among the runs; the legend has the rest."""
+    x, y = ax.get_xlim(), ax.get_ylim()  # the runs' own: the baseline's many operations would press them together
+    macs = max(run.macs for run in runs)
+    anns = [run.ann_mse for run in runs if run.ann_mse is not None]
+    for name, mse, dashes in (
+        ("ANN baseline", min(anns, default=None), "--"),
+        ("always the mean label", runs[0].test_frames[1], ":"),
+    ):
+        if mse is not None:
+            place = " (above)" if mse > y[1] else " (below)" if mse < y[0] else ""
+            ax.axhline(mse, color=ORANGE, lw=1, ls=dashes, zorder=1, label=f"{name}, MSE {mse:.4g}{place}")
+    place = " (to the right)" if macs > x[1] else ""
+    ax.axvline(macs, color=ORANGE, lw=1, ls="-.", zorder=1, label=f"ANN's {macs / 1e6:.2f} million MACs a frame{place}")
+    ax.set(xlim=x, ylim=y)
+
+
 def title(runs: list[Run]) -> str:
     """What the MSE of comparable runs is measured on, and how long they trained if all did as long."""
     params = runs[0].params
-    trained = [] if "epochs" in differing(runs) else [f"{params.get('epochs')} epochs"]
-    parts = [f"{runs[0].test_frames[0] or 0:.0f} held-out frames", f"{params.get('split')} split", *trained]
+    trained = [] if "epochs" in differing(runs) else [counted(params.get("epochs", 0), "epoch")]
+    parts = [counted(int(runs[0].test_frames[0] or 0), "held-out frame"), f"{params.get('split')} split", *trained]
     return f"{runs[0].drive}: {', '.join(parts)}"
 
 
@@ -145,28 +159,81 @@ def label(ax: Axes, run: Run, text: str, color: str) -> Annotation:
     return annotation
 
 
+class _Label(NamedTuple):
+    """The label of a point, in pixels."""
+
+    point: np.ndarray
+    size: np.ndarray
+    centres: np.ndarray  # (P, 2): its places, the nearest first
+
+    def box(self, place: int) -> Bbox:
+        return Bbox([self.centres[place] - self.size / 2, self.centres[place] + self.size / 2])
+
+    def tie(self, place: int) -> np.ndarray:
+        return np.array([self.point, self.centres[place]])
+
+
 def spread_labels(ax: Axes, annotations: list[Annotation], canvas: FigureCanvasAgg) -> None:
-    """Put each label as near to its point as there is room beside points, lines and other labels."""
+    """Put each label as near to its point as there is room beside points, lines, other labels and what ties them.
+
+    Each is put where it is in nobody's way yet, then again, as long as one of them finds a better place.
+    """
     renderer, pixels = canvas.get_renderer(), canvas.figure.dpi / 72
     points = ax.transData.transform([annotation.xy for annotation in annotations])
-    taken = [Bbox([point - 5 * pixels, point + 5 * pixels]) for point in points]
-    if legend := ax.get_legend():
-        taken.append(legend.get_window_extent(renderer))
+    dots = [Bbox([point - 5 * pixels, point + 5 * pixels]) for point in points]
+    legends = [legend.get_window_extent(renderer)] if (legend := ax.get_legend()) else []
     lines = [line.get_transform().transform_path(line.get_path()) for line in ax.lines]
-    turns = np.radians(np.arange(0, 360, 30))
+    turns = [np.array((np.cos(turn), np.sin(turn))) for turn in np.radians(np.arange(0, 360, 30))]
+    labels = []
     for annotation, point in zip(annotations, points, strict=True):
         size = np.array(Text.get_window_extent(annotation, renderer).size) + 3 * pixels
-        centres = [point + (gap * pixels + size / 2) * (np.cos(turn), np.sin(turn)) for gap in GAPS for turn in turns]
-        boxes = [Bbox([centre - size / 2, centre + size / 2]) for centre in centres]
-        crowded = [
-            sum(line.intersects_bbox(box, filled=False) for line in lines)
-            + 10 * box.count_overlaps(taken)
-            + 1000 * (not _inside(box, ax.bbox))
-            for box in boxes
-        ]
-        chosen = int(np.argmin(crowded))
-        annotation.xyann = tuple((centres[chosen] - point) / pixels)
-        taken.append(boxes[chosen])
+        centres = [point + (gap * pixels + size / 2) * turn for gap in GAPS for turn in turns]
+        labels.append(_Label(point, size, np.array(centres)))
+
+    chosen: dict[int, int] = {}
+    for _ in range(ROUNDS):
+        before = dict(chosen)
+        for at, label in enumerate(labels):
+            others = [(labels[other], place) for other, place in chosen.items() if other != at]
+            taken = [*legends, *(other.box(place) for other, place in others)]
+            ties = np.array([other.tie(place) for other, place in others]).reshape(-1, 2, 2)
+            crowding = _crowding(label, lines, dots, taken, ties)
+            crowding += [10_000 * (not _inside(label.box(place), ax.bbox)) for place in range(len(crowding))]
+            chosen[at] = int(np.argmin(crowding))
+        if chosen == before:
+            break
+    for at, annotation in enumerate(annotations):
+        annotation.xyann = tuple((labels[at].centres[chosen[at]] - points[at]) / pixels)
+
+
+def _crowding(label: _Label, lines: list[MplPath], dots: list[Bbox], taken: list[Bbox], ties: np.ndarray) -> np.ndarray:
+    """(P,): how much is in the way of a label at each of its places. Covered text is worst, then ties that cross."""
+    places = range(len(label.centres))
+    boxes = [label.box(place) for place in places]
+    obstacles = [_diagonals(box) for box in [*taken, *(dot for dot in dots if not dot.contains(*label.point))]]
+    crossed = _crossings(np.array([label.tie(place) for place in places]), np.concatenate([ties, *obstacles]))
+    for side in (0, 1):
+        crossed += _crossings(np.array([_diagonals(box)[side] for box in boxes]), ties)
+    covered = [box.count_overlaps([*dots, *taken]) for box in boxes]
+    on_lines = [sum(line.intersects_bbox(box, filled=False) for line in lines) for box in boxes]
+    return np.array(on_lines) + 4 * crossed + 200 * np.array(covered)
+
+
+def _diagonals(box: Bbox) -> np.ndarray:
+    """(2, 2, 2): what passes through a box crosses one of the two."""
+    return np.array([[(box.x0, box.y0), (box.x1, box.y1)], [(box.x0, box.y1), (box.x1, box.y0)]])
+
+
+def _crossings(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N,): how many of M segments (M, 2, 2) each of N segments (N, 2, 2) crosses."""
+
+    def side(segments: np.ndarray, points: np.ndarray) -> np.ndarray:
+        along, to = segments[..., 1, :] - segments[..., 0, :], points - segments[..., 0, :]
+        return np.sign(along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0])
+
+    a, b = some[:, None], others[None]
+    apart = side(a, b[..., 0, :]) * side(a, b[..., 1, :]) < 0
+    return np.sum(apart & (side(b, a[..., 0, :]) * side(b, a[..., 1, :]) < 0), 1)
 
 
 def _inside(box: Bbox, frame: Bbox) -> bool:

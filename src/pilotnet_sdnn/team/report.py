@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pilotnet_sdnn.team.charts import Chart
+from pilotnet_sdnn.team.charts import Charts
 from pilotnet_sdnn.team.limits import LIMITS, Limit, Limits, MetricChange
 from pilotnet_sdnn.team.lock import LockedDrive
 from pilotnet_sdnn.team.markdown import inert, table
@@ -37,8 +37,7 @@ class Comparison(NamedTuple):
     drives: tuple[LockedDrive, LockedDrive]  # of the base, of here
     versions: Versions
     threads: Any
-    charts: list[Chart]
-    same_charts: list[str]
+    charts: Charts
 
 
 def failures(comparison: Comparison, limits: Limits) -> list[str]:
@@ -69,7 +68,7 @@ def render(comparison: Comparison, limits: Limits, pictures: str) -> str:
         _params(comparison.params),
         _metrics(comparison.metrics, limits),
         _operations(comparison.metrics, limits),
-        _charts(comparison.charts, comparison.same_charts, pictures),
+        _charts(comparison.charts, pictures),
         _data(*comparison.drives),
         _environment(comparison.versions, comparison.threads),
     ]
@@ -143,12 +142,17 @@ def _metrics(metrics: dict[str, MetricChange], limits: Limits) -> str:
     changed = sorted((name for name, change in metrics.items() if change.base != change.here), key=limits.rank)
     if not changed:
         return f"## Metrics\n\n{NOTHING}"
-    whole, parts = ([name for name in changed if ("." in name) == dotted] for dotted in (False, True))
+    whole, parts = ([name for name in changed if _is_part(name) == part] for part in (False, True))
     text = "## Metrics\n\n" + _metrics_table(whole, metrics, limits) if whole else "## Metrics"
     if parts:
         text += f"\n\n<details><summary>{len(parts)} more: by layer, worst frames, energy, as published</summary>\n\n"
         text += _metrics_table(parts, metrics, limits) + "\n\n</details>"
     return text + "\n\nNoise: less than what machines of two families differ by. On one machine there is none."
+
+
+def _is_part(name: str) -> bool:
+    """Whether a metric, or one as `file:name`, is of a part of the network."""
+    return "." in name.rpartition(":")[2]
 
 
 def _metrics_table(names: list[str], metrics: dict[str, MetricChange], limits: Limits) -> str:
@@ -193,11 +197,12 @@ def _count(value: float | None) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".") if value >= 1 else f"{value:.3g}"
 
 
-def _charts(charts: list[Chart], same: list[str], pictures: str) -> str:
-    text = "## Plots"
-    for chart in charts:
-        text += f"\n\n![{inert(chart.name)}]({pictures}/{chart.file_name})"
-    return f"{text}\n\nUnchanged: {', '.join(map(inert, same))}." if same else text
+def _charts(charts: Charts, pictures: str) -> str:
+    parts = ["## Plots", *(f"![{inert(chart.name)}]({pictures}/{chart.file_name})" for chart in charts.changed)]
+    for what, names in (("Unchanged", charts.same), ("Too large to draw", charts.left_out)):
+        if names:
+            parts.append(f"{what}: {', '.join(map(inert, names))}.")
+    return "\n\n".join(parts)
 
 
 def _data(base: LockedDrive, here: LockedDrive) -> str:

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import PROBLEM_LENGTH, UserError, one_line, shortened
 from pilotnet_sdnn.paths import LOCK
 from pilotnet_sdnn.team.limits import MetricChange
 from pilotnet_sdnn.team.lock import locked_stages, mismatched_inputs
@@ -162,5 +162,15 @@ def _git_ignores(path: str) -> bool:
 
 
 def locked_versions(uv_lock: str) -> dict[str, str]:
-    """Package -> version of a uv.lock, given as text."""
-    return {package["name"]: package.get("version", "") for package in tomllib.loads(uv_lock).get("package", [])}
+    """Package -> version of a uv.lock, given as text.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return {package["name"]: package.get("version", "") for package in tomllib.loads(uv_lock).get("package", [])}
+    except (tomllib.TOMLDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"uv.lock is damaged: {shortened(one_line(error), PROBLEM_LENGTH)}; `git checkout HEAD -- uv.lock` brings "
+            "back the last commit's"
+        ) from None

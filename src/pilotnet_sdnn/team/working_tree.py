@@ -4,23 +4,20 @@ import argparse
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import EXEC_MERGE
 from dvc.utils.cli_parse import to_path_overrides
 from dvc.utils.hydra import apply_overrides
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from pilotnet_sdnn.errors import one_line
+from pilotnet_sdnn.errors import UserError, one_line, shown
+from pilotnet_sdnn.params import parse_mapping
 from pilotnet_sdnn.paths import LOCK, PARAMS
 from pilotnet_sdnn.team.git import git_bytes, git_paths, git_text
 
 RESULTS = (str(LOCK), "metrics", "plots")
 GO_BACK = f"git checkout HEAD -- {PARAMS} {' '.join(RESULTS)} && dvc checkout --force --allow-missing"
-LONGEST = 60  # characters of a parameter's value
 
 
 def experiment_changes(root: Path, killed: list[str]) -> Iterator[tuple[str, list[list[str]]]]:
@@ -130,13 +127,8 @@ def edited(root: Path) -> list[str]:
     """The parameters that differ from the last commit, each as `name: old -> new`."""
     try:
         versions = git_bytes(root, "show", f"HEAD:./{PARAMS}"), (root / PARAMS).read_bytes()
-        old, new = (YAML(typ="safe", pure=True).load(version) or {} for version in versions)
-        names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    except (YAMLError, OSError, ValueError, AttributeError, TypeError):
+        old, new = (parse_mapping(PARAMS, version.decode()) if version else {} for version in versions)
+    except (UserError, OSError, UnicodeDecodeError):
         return ["unreadable"]
-    return [f"{name}: {_short(old.get(name))} -> {_short(new.get(name))}" for name in names] or ["words only"]
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return [f"{name}: {shown(old.get(name))} -> {shown(new.get(name))}" for name in names] or ["words only"]
