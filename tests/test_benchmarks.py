@@ -1,0 +1,26 @@
+"""Every benchmark runs, on little input: what it measures then means nothing."""
+
+import sys
+
+import pytest
+from clone import ROOT
+
+SMALL = {
+    "checkpointing": (),
+    "fixed_point": (),
+    "loader": ("--frames", "3000", "--rounds", "1", "--threads", "1"),
+    "resize": ("--drive", "data/raw/driving_dataset.zip", "--frames", "300", "--rounds", "1"),
+    "road": (),
+    "training_speed": ("--rounds", "1", "--threads", "1"),
+}
+
+
+def test_all_are_here():
+    assert SMALL.keys() == {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_runs(tiny_pipeline, name):
+    printed = tiny_pipeline.run(sys.executable, f"benchmarks/{name}.py", *SMALL[name])
+    assert any(character.isdigit() for character in printed)
