@@ -169,7 +169,7 @@ def test_damaged_record_of_a_run_is_named_and_replaced(team, folder_store, tmp_p
 
     record.unlink()
     connect(team, Server(str(store), {}, {}, None))
-    assert "records of 1 stage runs" in team.run("sdnn-share", "push")
+    assert "records of 1 stage run\n" in team.run("sdnn-share", "push")
     assert "execute nothing" in other.run("sdnn-share", "pull")
 
 

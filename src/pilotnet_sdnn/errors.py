@@ -36,6 +36,11 @@ def shown(value: object) -> str:
         return f"a {type(value).__name__} of many digits"
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 frame`, `2,000 frames`."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
 def shortened(text: str, length: int) -> str:
     """The text, its middle left out if it is longer: its end often says how to fix the error."""
     head = 2 * length // 3

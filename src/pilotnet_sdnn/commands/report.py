@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dvc.repo import Repo
 
-from pilotnet_sdnn.errors import UserError, exit_on_error, printable
+from pilotnet_sdnn.errors import UserError, counted, exit_on_error, printable
 from pilotnet_sdnn.files import atomic_write, write_text
 from pilotnet_sdnn.params import read_mapping
 from pilotnet_sdnn.paths import LOCK, PARAMS
@@ -40,7 +40,7 @@ def main() -> None:
         limits = load_limits()
         comparison = compare(arguments.base, limits)
         write_report(render(comparison, limits, PICTURES.name), comparison.charts.changed)
-        plots = f"{len(comparison.charts.changed)} changed plot{'s' * (len(comparison.charts.changed) != 1)}"
+        plots = counted(len(comparison.charts.changed), "changed plot")
         print(f"{summary(comparison, limits)}\n{REPORT}: all of it, and {plots}", flush=True)
         failed = failures(comparison, limits)
         for line in failed:

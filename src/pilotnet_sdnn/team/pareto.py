@@ -15,6 +15,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
+from pilotnet_sdnn.errors import counted
 from pilotnet_sdnn.files import atomic_write
 from pilotnet_sdnn.team.experiments import Run
 
@@ -142,8 +143,8 @@ def _draw_references(ax: Axes, runs: list[Run]) -> None:
 def title(runs: list[Run]) -> str:
     """What the MSE of comparable runs is measured on, and how long they trained if all did as long."""
     params = runs[0].params
-    trained = [] if "epochs" in differing(runs) else [f"{params.get('epochs')} epochs"]
-    parts = [f"{runs[0].test_frames[0] or 0:.0f} held-out frames", f"{params.get('split')} split", *trained]
+    trained = [] if "epochs" in differing(runs) else [counted(params.get("epochs", 0), "epoch")]
+    parts = [counted(int(runs[0].test_frames[0] or 0), "held-out frame"), f"{params.get('split')} split", *trained]
     return f"{runs[0].drive}: {', '.join(parts)}"
 
 

@@ -142,12 +142,17 @@ def _metrics(metrics: dict[str, MetricChange], limits: Limits) -> str:
     changed = sorted((name for name, change in metrics.items() if change.base != change.here), key=limits.rank)
     if not changed:
         return f"## Metrics\n\n{NOTHING}"
-    whole, parts = ([name for name in changed if ("." in name) == dotted] for dotted in (False, True))
+    whole, parts = ([name for name in changed if _is_part(name) == part] for part in (False, True))
     text = "## Metrics\n\n" + _metrics_table(whole, metrics, limits) if whole else "## Metrics"
     if parts:
         text += f"\n\n<details><summary>{len(parts)} more: by layer, worst frames, energy, as published</summary>\n\n"
         text += _metrics_table(parts, metrics, limits) + "\n\n</details>"
     return text + "\n\nNoise: less than what machines of two families differ by. On one machine there is none."
+
+
+def _is_part(name: str) -> bool:
+    """Whether a metric, or one as `file:name`, is of a part of the network."""
+    return "." in name.rpartition(":")[2]
 
 
 def _metrics_table(names: list[str], metrics: dict[str, MetricChange], limits: Limits) -> str:

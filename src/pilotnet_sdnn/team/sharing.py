@@ -29,7 +29,7 @@ from dvc_objects.fs import generic
 from dvc_objects.fs.base import FileSystem
 from dvc_objects.fs.local import LocalFileSystem
 
-from pilotnet_sdnn.errors import UserError, printable
+from pilotnet_sdnn.errors import UserError, counted, printable
 from pilotnet_sdnn.team.records import (
     MissingListError,
     RefusedError,
@@ -67,13 +67,18 @@ def push(repo: Repo, remote: Remote) -> None:
         remote.odb.delete(oid)
     sent, failed = repo.cloud.push(shared.values(), odb=remote.odb)
     if failed:
-        raise UserError(f"{len(failed)} of {len(shared)} objects could not be sent; run the same command again")
+        raise UserError(
+            f"{len(failed)} of {counted(len(shared), 'object')} could not be sent; run the same command again"
+        )
     available = here.keys() | there.keys()
     complete = {name for name, entries in recorded.items() if available.issuperset(entry.value for entry in entries)}
     records = _send_records(repo.cache.legacy, remote.legacy_odb, complete)
 
     size = sum(here[entry.value] for entry in sent) / 1e6
-    print(f"sent {len(sent)} of {len(shared)} objects, {size:.1f} MB, and the records of {records} stage runs")
+    print(
+        f"sent {len(sent)} of {counted(len(shared), 'object')}, {size:.1f} MB, and the records of "
+        f"{counted(records, 'stage run')}"
+    )
     if damaged:
         print(f"damaged objects repaired on the remote: {len(damaged)}")
 
@@ -95,7 +100,7 @@ def pull(repo: Repo, remote: Remote) -> None:
     _, failed = repo.cloud.pull([entry for entry in wanted if entry.value in there], odb=remote.odb)
     here = _sizes(repo.cache.local)
     new = here.keys() - before.keys()
-    print(f"fetched {len(new)} of {len(wanted)} objects, {sum(here[oid] for oid in new) / 1e6:.1f} MB")
+    print(f"fetched {len(new)} of {counted(len(wanted), 'object')}, {sum(here[oid] for oid in new) / 1e6:.1f} MB")
 
     lacking = {entry.value for entry in wanted - failed} - here.keys()
     damaged, missing = sorted(lacking & there.keys()), lacking - there.keys()
@@ -109,12 +114,11 @@ def pull(repo: Repo, remote: Remote) -> None:
             "colleague added them, `git fetch`, then pull again"
         )
     if failed:
-        raise UserError(f"{len(failed)} objects could not be fetched; run the same command again")
+        raise UserError(f"{counted(len(failed), 'object')} could not be fetched; run the same command again")
     if refused:
-        count = f"{len(refused)} file" + "s" * (len(refused) > 1)
         raise UserError(
-            f"{count} refused, see above; everything else was fetched. Delete what is damaged there, and "
-            "`sdnn-share push` of a clone that has the run sends it again"
+            f"{counted(len(refused), 'file')} refused, see above; everything else was fetched. Delete what is damaged "
+            "there, and `sdnn-share push` of a clone that has the run sends it again"
         )
     if missing:
         print(f"objects neither here nor there: {len(missing)}. The stages that made them would run again")
