@@ -73,7 +73,7 @@ def test_a_report_says_what_changed_and_whether_it_is_good(clone):
 
     text = report()
     assert row(text, "mse")[3:] == ["+50.0 %", "down", "worse"]
-    assert row(text, "metrics/evaluation.json:events_per_frame")[3:] == ["-50.0 %", "down", "better"]
+    assert row(text, "events_per_frame")[3:] == ["-50.0 %", "down", "better"]
     assert row(text, "mae_degrees")[3:] == ["+1.0 %", "down", "noise (3 %)"]
     assert row(text, "lam") == ["lam", "0.02", "0.05"]
     assert row(text, "layer-1")[3] == "+100.0 %"
