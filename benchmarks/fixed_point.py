@@ -1,21 +1,20 @@
 """How much faster fixed_point.py is than netx on the same frames, and what start, thresholds and drift cost.
 
 uv run python benchmarks/fixed_point.py, after `dvc repro`. The two take turns; netx is timed from its first
-step on, without the seconds it takes to start. IntegerLayer by layer, on the frames of metrics/deployment.json, follows
-what becomes of the messages with the start of the hardware, with thresholds as lava-dl exports them, and with
+step on, without the seconds it takes to start. Layer by layer, on the longest held-out stretch, follows what becomes
+of the messages with the start of the hardware, with thresholds as lava-dl exports them, and with
 neurons that do not drift. The drive is then run as one stretch, as a camera would that is
 never switched off, with the neurons of lava-nc 0.10 and with those of later versions, which do not drift.
 """
 
-import json
 import statistics
 import time
 
 import numpy as np
 import torch
 
-from pilotnet_sdnn.dataset.sequences import repair_zero_labels
-from pilotnet_sdnn.dataset.store import Frames, read_frames
+from pilotnet_sdnn.dataset.road import Dataset, open_dataset
+from pilotnet_sdnn.dataset.split import Stretch
 from pilotnet_sdnn.loihi.fixed_point import (
     ONE,
     STATE_BITS,
@@ -27,7 +26,7 @@ from pilotnet_sdnn.loihi.fixed_point import (
     zero_state,
 )
 from pilotnet_sdnn.params import load_params
-from pilotnet_sdnn.paths import DEPLOYMENT_METRICS, EXPORTED_NETWORK, FRAMES
+from pilotnet_sdnn.paths import EXPORTED_NETWORK, FRAMES
 from pilotnet_sdnn.sdnn.lava import simulate_fixed_point
 
 ROUNDS = 3
@@ -38,21 +37,23 @@ PARTS = 4  # of the drive
 def main() -> None:
     torch.set_num_threads(1)
     network = read_network(EXPORTED_NETWORK)
-    drive = read_frames(FRAMES)
-    frames = drive.frames[:COUNT][None]
+    params = load_params()
+    dataset = open_dataset(FRAMES, params.sequence, params.split)
+    frames = dataset.drive.frames[:COUNT][None]
     rounds = [(_netx_seconds(frames), _fixed_point_seconds(network, frames)) for _ in range(ROUNDS)]
     netx, ours = (statistics.median(seconds) for seconds in zip(*rounds, strict=True))
     ratio = statistics.median(slow / fast for slow, fast in rounds)
     print(f"netx {1 / netx:.2f} frames/s, fixed_point.py {1 / ours:.0f} frames/s on one thread: {ratio:.0f}x")
 
-    _compare_layers(network, drive)
+    _compare_layers(network, dataset)
 
-    labels = repair_zero_labels(drive.angles, load_params().sequence)
+    labels = dataset.angles
     print(
-        f"{drive.origin}: {len(labels)} frames in one stretch, MSE and mean error in degrees of each of {PARTS} parts"
+        f"{dataset.drive.origin}: {len(labels)} frames in one stretch, MSE and mean error in degrees of each of "
+        f"{PARTS} parts"
     )
     for name, corrected in (("lava-nc 0.10", False), ("corrected", True)):
-        parts = np.array_split(_drive_through(network, drive, corrected) - labels, PARTS)
+        parts = np.array_split(_drive_through(network, dataset, corrected) - labels, PARTS)
         print(f"{name:13}", *(f"{(part**2).mean():.5f} {np.degrees(part.mean()):+.2f}" for part in parts), sep="  ")
 
 
@@ -73,16 +74,15 @@ def _fixed_point_seconds(network: list[IntegerLayer], frames: np.ndarray) -> flo
     return (time.perf_counter() - start) / COUNT
 
 
-def _compare_layers(network: list[IntegerLayer], drive: Frames) -> None:
-    deployment = json.loads(DEPLOYMENT_METRICS.read_text(encoding="utf-8"))
-    first, count = deployment["first_frame"], deployment["frames"]
-    inputs = encode(drive.frames[first : first + count][None])
+def _compare_layers(network: list[IntegerLayer], dataset: Dataset) -> None:
+    first, stop = max(dataset.split.test, key=lambda stretch: stretch.stop - stretch.start)
+    inputs = encode(dataset.drive.frames[first:stop][None])
     cut = [
         layer if layer.threshold is None else layer._replace(threshold=layer.threshold >> 12 << 12) for layer in network
     ]
     expected, _ = run(network, inputs, zero_state(network, 1))
     print(
-        f"{drive.origin}: frames {first} to {first + count - 1}, against the trained network: of each layer the share "
+        f"{dataset.drive.origin}: frames {first} to {stop - 1}, against the trained network: of each layer the share "
         "of other messages, the RMS difference of what receivers have, in thresholds, and events a frame"
     )
     for name, layers, state, corrected in (
@@ -96,7 +96,7 @@ def _compare_layers(network: list[IntegerLayer], drive: Frames) -> None:
             ours, theirs = sent[number], expected[number]
             already = state[number].sent[:, None] >> STATE_BITS
             apart = (ours.cumsum(1) + already - theirs.cumsum(1)).double() / 2**12 / ((layer.threshold or 0) / ONE)
-            events = (ours[:, 1:] != 0).sum() / (count - 1)
+            events = (ours[:, 1:] != 0).sum() / (stop - first - 1)
             print(f"  {number}  {(ours != theirs).double().mean():7.2%}  {_rms(apart):.3f}  {events:.1f}")
         print(f"  angle, degrees RMS  {np.degrees(_rms((sent[-1] - expected[-1]).double() / ONE)):.2f}")
 
@@ -105,11 +105,11 @@ def _rms(values: torch.Tensor) -> float:
     return values.square().mean().sqrt().item()
 
 
-def _drive_through(network: list[IntegerLayer], drive: Frames, corrected: bool) -> np.ndarray:
+def _drive_through(network: list[IntegerLayer], dataset: Dataset, corrected: bool) -> np.ndarray:
     """Angles in radians of the whole drive."""
     state, angles = start_state(network, 1), []
-    for first in range(0, len(drive.angles), COUNT):
-        sent, state = run(network, encode(drive.frames[first : first + COUNT][None]), state, corrected)
+    for frames in dataset.chunks(Stretch(0, len(dataset.angles))):
+        sent, state = run(network, encode(frames[None]), state, corrected)
         angles.append(sent[-1].flatten().numpy() / ONE)
     return np.concatenate(angles)
 

@@ -9,7 +9,7 @@ SMALL = {
     "checkpointing": (),
     "fixed_point": (),
     "loader": ("--frames", "3000", "--rounds", "1", "--threads", "1"),
-    "resize": ("--drive", "data/raw/driving_dataset.zip", "--frames", "300", "--rounds", "1"),
+    "resize": ("--drive", "synthetic", "--frames", "300", "--rounds", "1"),
     "road": (),
     "training_speed": ("--rounds", "1", "--threads", "1"),
 }
