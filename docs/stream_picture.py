@@ -26,7 +26,6 @@ from pilotnet_sdnn.sdnn.network import load_network
 
 PICTURE = Path(__file__).with_name("streams.png")
 SECONDS = 60
-CHUNK = 64  # frames
 NAMES = {"tutorial": "the tutorial's recipe", "former": "default recipe before November 2026"}
 
 
@@ -41,7 +40,7 @@ class Drive(NamedTuple):
 def drive_sdnn(dataset: Dataset, path: Path, name: str) -> Drive:
     network = load_network(path)
     counter = EventCounter(network, "torch")
-    activity = concatenated([counter.stream(dataset.chunks(stretch, CHUNK)) for stretch in dataset.split.test])
+    activity = concatenated([counter.stream(dataset.chunks(stretch)) for stretch in dataset.split.test])
     macs = sum(layer.macs for layer in layer_geometries(network)[1:])
     return Drive(name, activity.angles, macs / activity.synops.sum(1).mean())
 
@@ -50,7 +49,7 @@ def drive_sdnn(dataset: Dataset, path: Path, name: str) -> Drive:
 def drive_ann(dataset: Dataset) -> Drive:
     network = ann_baseline().eval()
     network.load_state_dict(torch.load(ANN, weights_only=True))
-    chunks = [chunk for stretch in dataset.split.test for chunk in dataset.chunks(stretch, CHUNK)]
+    chunks = [chunk for stretch in dataset.split.test for chunk in dataset.chunks(stretch)]
     angles = [predict(network, torch.from_numpy(chunk[None])).angles[0].numpy() for chunk in chunks]
     return Drive("ANN baseline", np.concatenate(angles), None)
 

@@ -140,8 +140,7 @@ def test_a_base_without_a_pipeline_is_compared_with(clone):
     text = report("empty")
     assert row(text, "mse")[1] == "none" and row(text, "mse")[-1] == "new"
     assert "(missing or NaN: base); limit: rise at most 3 %" in text
-    pipeline = YAML(typ="safe").load(Path("dvc.yaml"))
-    plots = len(pipeline["plots"]) + sum(len(stage.get("plots", [])) for stage in pipeline["stages"].values())
+    plots = len(PIPELINE["plots"]) + sum(len(stage.get("plots", [])) for stage in PIPELINE["stages"].values())
     assert len(re.findall(r"!\[.+\]", text)) == plots > 10
 
 
