@@ -1,6 +1,8 @@
 """Drives to test with: a short synthetic one, and real ones where they are at hand."""
 
+import fcntl
 import os
+import shutil
 from collections.abc import Callable
 from importlib.metadata import files
 from pathlib import Path
@@ -9,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from clone import TINY, Clone, clone_of_working_tree
-from filelock import FileLock
 from hypothesis import settings
 
 from pilotnet_sdnn.drive import sources
@@ -31,18 +32,27 @@ def tiny_drive(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_pipeline(tmp_path_factory, worker_id) -> Clone:
-    """A clone whose pipeline ran once, on a tiny drive, and is committed; tests leave its workspace as it is."""
+def tiny_pipelines(tmp_path_factory, worker_id) -> Path:
+    """A folder with two clones on a tiny drive, `untrained` and `finished`, made by one worker for all: copy them."""
     folder = tmp_path_factory.getbasetemp()
     if worker_id != "master":
-        folder = folder.parent  # that of all workers: one of them runs the pipeline, each has a copy
-    original = Clone(folder / "tiny")
-    with FileLock(folder / "tiny.lock"):
-        if not original.path.exists():
-            clone_of_working_tree(original.path, **TINY)
-            original.run("dvc", "repro")
-            original.commit("The tiny pipeline has run")
-    return original.copy(tmp_path_factory.mktemp("tiny") / "clone")
+        folder = folder.parent  # that of all workers
+    with (folder / "tiny.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "untrained").exists():
+            untrained = clone_of_working_tree(folder / "untrained", **TINY)
+            untrained.run("dvc", "repro", "pretrain")
+            shutil.rmtree(untrained.path / "models/checkpoints")
+            finished = untrained.copy(folder / "finished")
+            finished.run("dvc", "repro")
+            finished.commit("The tiny pipeline has run")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tiny_pipelines, tmp_path_factory) -> Clone:
+    """A clone whose pipeline ran once, on a tiny drive, and is committed; tests leave its workspace as it is."""
+    return Clone(tiny_pipelines / "finished").copy(tmp_path_factory.mktemp("tiny") / "clone")
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import json
 
 import torch
-from clone import TINY, clone_of_working_tree
 from torch.utils.flop_counter import FlopCounterMode
 
 from pilotnet_sdnn.sdnn.ann import ann_baseline, images, predict
@@ -23,15 +22,17 @@ def test_predicts_each_frame_by_itself():
     torch.testing.assert_close(predict(network, frames).angles, torch.tensor(expected))
 
 
-def test_is_trained_and_measured_by_the_pipeline(tmp_path):
-    clone = clone_of_working_tree(tmp_path / "clone", **{**TINY, "epochs": 2})
+def test_is_trained_and_measured_by_the_pipeline(tiny_pipeline, tmp_path):
+    clone = tiny_pipeline.copy(tmp_path / "clone")
+    clone.set(epochs=2)
     clone.run("dvc", "repro", "train_ann")
     metrics = json.loads((clone.path / "metrics/ann.json").read_text())
     assert metrics["ann_mse"] > 0 and metrics["ann_r2"] <= 1
     ann_baseline().load_state_dict(torch.load(clone.path / "models/ann.pt"))
 
 
-def test_is_not_trained_when_not_asked_for(tmp_path):
-    clone = clone_of_working_tree(tmp_path / "clone", **{**TINY, "ann": "false"})
+def test_is_not_trained_when_not_asked_for(tiny_pipeline, tmp_path):
+    clone = tiny_pipeline.copy(tmp_path / "clone")
+    clone.set(ann="false")
     assert "ann: false" in clone.run("dvc", "repro", "train_ann")
     assert json.loads((clone.path / "metrics/ann.json").read_text()) == {}

@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -36,19 +35,10 @@ def wait_for(process: subprocess.Popen, text: str) -> None:
     pytest.fail(f"{text!r} was not printed")
 
 
-@pytest.fixture(scope="module")
-def untrained(tmp_path_factory) -> Clone:
-    """The tiny pipeline before its training."""
-    clone = clone_of_working_tree(tmp_path_factory.mktemp("untrained") / "clone", **TINY)
-    clone.run("dvc", "repro", "pretrain")
-    shutil.rmtree(clone.path / "models/checkpoints")
-    return clone
-
-
 @pytest.fixture
-def clone(untrained, tmp_path) -> Clone:
-    """The tiny pipeline before its training, in another folder."""
-    return untrained.copy(tmp_path / "clone")
+def clone(tiny_pipelines, tmp_path) -> Clone:
+    """The tiny pipeline before its training."""
+    return Clone(tiny_pipelines / "untrained").copy(tmp_path / "clone")
 
 
 def locked_train(clone: Clone, experiment: str = "") -> dict:
