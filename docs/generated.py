@@ -193,10 +193,11 @@ def following() -> str:
     stream = metrics("evaluation")
     follows = stream["following"]
     return (
-        f"The default run has an MSE of {stream['mse']:.5f}; holding its answers, it has {follows['held_mse']:.5f}. "
-        f"Its predictions spread by {follows['prediction_spread_degrees']:.1f} degrees, the labels by "
-        f"{follows['label_spread_degrees']:.1f}. Their lag is {follows['lag_frames']} frames. The first tenth of the "
-        f"streams has an MSE of {follows['first_tenth_mse']:.5f}, the last {follows['last_tenth_mse']:.5f}."
+        f"The default run has an MSE of {stream['mse']:.5f}. If it held its answers, it would have "
+        f"{follows['held_mse']:.5f}. The predictions spread by {follows['prediction_spread_degrees']:.1f} degrees, the "
+        f"labels by {follows['label_spread_degrees']:.1f}. The lag is {follows['lag_frames']} frames. The MSE "
+        f"of the first tenth of the streams is {follows['first_tenth_mse']:.5f}, that of the last "
+        f"{follows['last_tenth_mse']:.5f}."
     )
 
 
@@ -204,7 +205,7 @@ def as_published() -> str:
     """What the tutorial's way of counting makes of the default run."""
     counted = metrics("operations")
     return (
-        f"On the same road, restarted every 16 frames, the default run has "
-        f"{counted['restarted']['synops_sparsity']:.2f}x fewer operations, counted exactly but for the first frames. "
-        f"As published it would be {counted['as_published']['synops_sparsity']:.2f}x."
+        f"On the same road, restarted every 16 frames, the default run needs "
+        f"{counted['restarted']['synops_sparsity']:.2f}x fewer operations by an exact count without the first frames. "
+        f"The published way of counting gives {counted['as_published']['synops_sparsity']:.2f}x."
     )

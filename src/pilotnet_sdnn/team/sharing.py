@@ -125,7 +125,7 @@ def pull(repo: Repo, remote: Remote) -> None:
         )
     if missing:
         print(f"objects neither here nor there: {len(missing)}. The stages that made them would run again")
-    print(f"`dvc repro` and `dvc exp run` of {'the other' if missing else 'these'} runs execute nothing any more")
+    print(f"`dvc repro` and `dvc exp run` of {'the other' if missing else 'these'} runs now execute nothing")
 
 
 def used_objects(repo: Repo, recorded: dict[str, list[HashInfo]]) -> set[HashInfo]:
