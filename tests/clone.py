@@ -83,6 +83,14 @@ class Clone:
         return json.loads((self.path / "metrics" / f"{name}.json").read_text())
 
 
+def wait_for(process: subprocess.Popen, text: str) -> None:
+    """Read what a process prints up to a line with some text."""
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"{text!r} was not printed")
+
+
 def clone_of_working_tree(path: Path, **params: object) -> Clone:
     """A clone of this repository, with what is not committed yet, and with parameters of its own."""
     subprocess.run(["git", "clone", "-q", ROOT, path], check=True)

@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from clone import ROOT, TINY, Clone, clone_of_working_tree
+from clone import ROOT, TINY, Clone, clone_of_working_tree, wait_for
 
 from pilotnet_sdnn.sdnn.checkpoint import FINISHED_STATES, checkpoint_path, only_trainer, save_checkpoint
 from pilotnet_sdnn.team.lock import locked_stages
@@ -26,13 +25,6 @@ STAGES = sorted({path.stem for path in (ROOT / "src/pilotnet_sdnn/stages").glob(
 def checkpoints(clone: Clone) -> list[Path]:
     folder = clone.path / "models" / "checkpoints"
     return sorted(folder.iterdir()) if folder.exists() else []
-
-
-def wait_for(process: subprocess.Popen, text: str) -> None:
-    for line in process.stdout:
-        if text in line:
-            return
-    pytest.fail(f"{text!r} was not printed")
 
 
 @pytest.fixture

@@ -199,6 +199,25 @@ def test_changed_results_are_left_alone(clone, capsys):
     assert (clone.path / "dvc.lock").read_text() == "half"
 
 
+def test_where_git_itself_fails_nothing_is_removed(clone):
+    """Such as in a clone that belongs to somebody else: no lock of git is found, and dvc.lock is none."""
+    (clone.path / ".git/config").write_text("[core\n")
+    printed = clone.run("sdnn-doctor", "--fix", code=1)
+    assert printed.startswith("error: git ") and printed.count("\n") == 1
+    assert (clone.path / "dvc.lock").exists() and (clone.path / "uv.lock").exists()
+
+
+def test_missing_results_of_a_killed_experiment_are_named_and_stay_a_finding(clone, capsys):
+    killed_experiment(clone, "lam=0.3")
+    (clone.path / "metrics/operations.json").unlink()
+    (clone.path / "metrics/ann.json").write_text("{}")
+    assert not is_healthy(clone.path, fix=True)
+    printed = capsys.readouterr().out
+    assert "- metrics/ann.json: changed by the killed run or by you, and left alone" in printed
+    assert "- metrics/operations.json: missing" in printed
+    assert "for you to decide: 1 of these" in printed
+
+
 def test_experiment_killed_after_it_was_saved(clone, capsys):
     """DVC has committed own work with it, which must not go away with the commit."""
     before = branch(clone)
@@ -385,7 +404,8 @@ def test_experiment_killed_at_an_instant(lab, tmp_path, instant):
     (clone.path / "README.md").write_text("my own work\n")
     kill_when(clone, instants(clone)[instant], "dvc", "exp", "run", "-S", "lam=0.05")
     clone.run("sdnn-doctor", code=1)
-    clone.run("sdnn-doctor", "--fix")
+    missing = clone.run("git", "ls-files", "--deleted").split()  # by dvc, before the stage would have written them
+    assert ", ".join(missing) in clone.run("sdnn-doctor", "--fix", code=int(bool(missing)))
     assert branch(clone) == before
     if (clone.path / "README.md").read_text() != "my own work\n":  # as the advice says
         clone.run("git", "restore", "README.md")

@@ -8,12 +8,12 @@ from itertools import chain
 from pathlib import Path
 
 import psutil
-from dvc.exceptions import DvcException, NotDvcRepoError
-from dvc.repo import Repo
+from dvc.exceptions import DvcException
 
-from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, exit_on_error, one_line, printable
+from pilotnet_sdnn.errors import UserError, exit_on_error, one_line, printable
 from pilotnet_sdnn.team.processes import command_of, dvc_processes, orphan_stages
 from pilotnet_sdnn.team.recovery import Finding, leftovers, orphans
+from pilotnet_sdnn.team.repository import find_root
 from pilotnet_sdnn.team.working_tree import cautions
 
 PATIENCE = 60  # seconds for an orphan to write its checkpoint and end
@@ -28,10 +28,7 @@ def main() -> None:
     )
     fix = parser.parse_args().fix
     with exit_on_error():
-        try:
-            root = Path(Repo.find_root()).resolve()
-        except NotDvcRepoError:
-            raise UserError(NO_REPOSITORY) from None
+        root = find_root().resolve()
         try:
             sys.exit(0 if is_healthy(root, fix) else 1)
         except DvcException as error:  # such as a mistake in .dvc/config

@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
 
-from pilotnet_sdnn.team.git import git_bytes, git_paths, git_text
+from pilotnet_sdnn.team.repository import nul_separated, try_git, try_git_bytes
 
 MAX_BYTES = 1_000_000  # of one record; those of this pipeline have two thousand
 RECORD_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})/([0-9a-f]{64})")
@@ -150,10 +150,10 @@ def declared_stages(repo: Repo) -> set[Stage]:
 
 def _pipelines(root: Path) -> Iterable[bytes]:
     """Every version of dvc.yaml in git."""
-    prefix = git_text(root, "rev-parse", "--show-prefix")
-    history = git_text(root, "rev-list", "--all", "--full-history", "--objects", "HEAD", "--", PROJECT_FILE)
+    prefix = try_git("rev-parse", "--show-prefix", root=root)
+    history = try_git("rev-list", "--all", "--full-history", "--objects", "HEAD", "--", PROJECT_FILE, root=root)
     names = {line.split(" ")[0] for line in history.splitlines() if line.endswith(f" {prefix}{PROJECT_FILE}")}
-    return [git_bytes(root, "cat-file", "blob", name) for name in names]
+    return [try_git_bytes("cat-file", "blob", name, root=root) for name in names]
 
 
 def _stages(pipeline: bytes) -> Iterable[Stage]:
@@ -170,7 +170,7 @@ def _stages(pipeline: bytes) -> Iterable[Stage]:
 def code_in_git(repo: Repo) -> set[PurePosixPath]:
     """The files that git tracks here, with their folders, except what dvc.yaml declares as outputs."""
     root = Path(repo.root_dir)
-    tracked = set(map(PurePosixPath, git_paths(root, "ls-files", "-z")))
+    tracked = set(map(PurePosixPath, nul_separated(try_git("ls-files", "-z", root=root))))
     results = {
         PurePosixPath(Path(out.fs_path).relative_to(root).as_posix()) for out in repo.index.outs if out.is_in_repo
     }

@@ -17,8 +17,8 @@ from dvc.repo.experiments.refs import EXEC_BASELINE, EXEC_BRANCH, EXEC_MERGE, TE
 from dvc.rwlock import SCHEMA as RWLOCK_SCHEMA
 
 from pilotnet_sdnn.team import working_tree
-from pilotnet_sdnn.team.git import git_text
 from pilotnet_sdnn.team.processes import command_of, dvc_processes, is_dvc, orphan_stages, running_in
+from pilotnet_sdnn.team.repository import git, try_git
 
 
 class Finding(NamedTuple):
@@ -52,9 +52,8 @@ def leftovers(root: Path) -> Iterator[Finding]:
         yield from detached_head(root)
         for problem, commands in working_tree.experiment_changes(root, killed):
             yield Finding(problem, commands)
-    else:
-        for problem in working_tree.missing_results(root):
-            yield Finding(problem, [])
+    for problem in working_tree.missing_results(root):
+        yield Finding(problem, [])
     if refs:
         again = "; the next `dvc exp run` would run it as well" if WORKSPACE_STASH in refs else ""
         yield Finding(
@@ -99,13 +98,13 @@ def killed_commands(root: Path) -> list[str]:
 def leftover_refs(root: Path) -> list[str]:
     """References of an experiment that ends without them; EXEC_HEAD stays after every experiment."""
     suspects = {EXEC_BASELINE, EXEC_BRANCH, EXEC_MERGE, WORKSPACE_STASH}
-    refs = git_text(root, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
+    refs = try_git("for-each-ref", "--format=%(refname)", "refs/exps", root=root).splitlines()
     return [ref for ref in refs if ref in suspects or ref.startswith(f"{TEMP_NAMESPACE}/")]
 
 
 def git_locks(root: Path) -> Iterator[Finding]:
     """The lock files under which git, and dvc itself, replace a reference; both refuse while one is there."""
-    folder = root / git_text(root, "rev-parse", "--git-common-dir")
+    folder = root / git("rev-parse", "--git-common-dir", root=root)
     locks = sorted([*folder.glob("*.lock"), *(folder / "refs").rglob("*.lock")])
     if locks and not any(process.name() == "git" for process in running_in(root)):
         paths = [os.path.relpath(path, root) for path in locks]
@@ -114,12 +113,12 @@ def git_locks(root: Path) -> Iterator[Finding]:
 
 def detached_head(root: Path) -> Iterator[Finding]:
     """An experiment in the workspace leaves the branch for the commit it stands at, and comes back at the end."""
-    if git_text(root, "symbolic-ref", "-q", "HEAD"):
+    if try_git("symbolic-ref", "-q", "HEAD", root=root):
         return
-    moves = git_text(root, "reflog", "--format=%gs", "HEAD").splitlines()
+    moves = try_git("reflog", "--format=%gs", "HEAD", root=root).splitlines()
     saved = bool(moves) and moves[0].startswith("commit: dvc: commit experiment")
     move = re.fullmatch(r"checkout: moving from ([^-\s]\S*) to ([0-9a-f]{40})", moves[saved] if moves[saved:] else "")
-    if move and git_text(root, "rev-parse", f"refs/heads/{move[1]}") == move[2]:
+    if move and try_git("rev-parse", f"refs/heads/{move[1]}", root=root) == move[2]:
         problem = f"HEAD is detached from `{move[1]}` by a killed experiment"
         if saved:  # with whatever else had changed: the files stay as they are, as at the end of any experiment
             reattach = [["git", "symbolic-ref", "HEAD", f"refs/heads/{move[1]}"], ["git", "reset", "-q"]]

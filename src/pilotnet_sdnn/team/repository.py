@@ -1,6 +1,7 @@
-"""The root of the DVC repository, which may be a folder of a larger git repository.
+"""The DVC repository, which may be a folder of a larger git repository, and what git says about it.
 
-Commands work from there, whichever folder they are called in. Paths that git is given or gives count from the root.
+Commands work from its root, whichever folder they are called in. Paths that git is given or gives count from `root`,
+which is the current folder unless a caller names it.
 """
 
 import os
@@ -13,44 +14,62 @@ from dvc.repo import Repo
 from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, one_line
 
 
+def find_root() -> Path:
+    """The root of the DVC repository around the current folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return Path(Repo.find_root())
+    except NotDvcRepoError:
+        raise UserError(NO_REPOSITORY) from None
+
+
 def enter_root() -> Path:
     """Make the root of the DVC repository the current folder.
 
     Returns:
         The folder it was before.
-
-    Raises:
-        UserError: the current folder is in no DVC repository.
     """
     before = Path.cwd()
-    try:
-        os.chdir(Repo.find_root())
-    except NotDvcRepoError:
-        raise UserError(NO_REPOSITORY) from None
+    os.chdir(find_root())
     return before
 
 
-def git(*arguments: str) -> str:
+def git(*arguments: str, root: Path = Path()) -> str:
     """What a git command prints, without the line ends around it.
 
     Raises:
         UserError: it failed; with what it printed.
     """
-    done = subprocess.run(["git", *arguments], capture_output=True)
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True)
     if done.returncode:
         reason = one_line(UserError(done.stderr.decode(errors="replace"))) if done.stderr.strip() else "failed"
         raise UserError(f"git {' '.join(arguments)}: {reason}")
-    return done.stdout.decode(errors="surrogateescape").strip("\n")
+    return _text(done.stdout).strip("\n")
 
 
-def git_paths(*arguments: str) -> list[str]:
-    """What a git command with the option -z prints, one string for each field."""
-    return [field for field in git(*arguments).split("\0") if field]
+def try_git(*arguments: str, root: Path = Path()) -> str:
+    """The same; nothing where it fails, which is how git says that there is no such thing."""
+    return _text(try_git_bytes(*arguments, root=root)).strip("\n")
+
+
+def try_git_bytes(*arguments: str, root: Path = Path()) -> bytes:
+    """The same, to the byte."""
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True)
+    return b"" if done.returncode else done.stdout
+
+
+def nul_separated(printed: str) -> list[str]:
+    """The fields, such as paths, that a git command prints with the option -z."""
+    return [field for field in printed.split("\0") if field]
 
 
 def file_at(revision: str, path: str | Path) -> str:
     """The text of a file at a revision; empty where there is none."""
-    try:
-        return git("show", f"{revision}:./{Path(path).as_posix()}") + "\n"
-    except UserError:
-        return ""
+    return _text(try_git_bytes("show", f"{revision}:./{Path(path).as_posix()}"))
+
+
+def _text(printed: bytes) -> str:
+    return printed.decode(errors="surrogateescape")  # paths may be in any encoding

@@ -8,14 +8,13 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from pilotnet_sdnn.errors import PROBLEM_LENGTH, UserError, one_line, shortened
 from pilotnet_sdnn.paths import LOCK
 from pilotnet_sdnn.team.limits import MetricChange
 from pilotnet_sdnn.team.lock import locked_stages, mismatched_inputs
-from pilotnet_sdnn.team.repository import git, git_paths
+from pilotnet_sdnn.team.repository import git, nul_separated, try_git
 
 NO_DATA = ("deleted", "not in cache")  # how `dvc status` calls data that was not pulled
 
@@ -42,11 +41,7 @@ def merge_base(name: str) -> str:
 
 
 def _is_commit(name: str) -> bool:
-    try:
-        git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-    except UserError:
-        return False
-    return True
+    return bool(try_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"))
 
 
 def changed_files(base: str, results: set[str]) -> dict[str, str]:
@@ -56,12 +51,12 @@ def changed_files(base: str, results: set[str]) -> dict[str, str]:
     git repository begins with `../`.
     """
     states = {"A": "added", "D": "deleted"}
-    fields = git_paths("diff", "--name-status", "--no-renames", "-z", base)
+    fields = nul_separated(git("diff", "--name-status", "--no-renames", "-z", base))
     changed = {
         os.path.relpath(path, git("rev-parse", "--show-prefix") or "."): states.get(state, "changed")
         for state, path in zip(fields[::2], fields[1::2], strict=True)
     }
-    changed |= dict.fromkeys(git_paths("ls-files", "--others", "--exclude-standard", "-z"), "untracked")
+    changed |= dict.fromkeys(nul_separated(git("ls-files", "--others", "--exclude-standard", "-z")), "untracked")
     return {path: state for path, state in sorted(changed.items()) if path not in results}
 
 
@@ -73,16 +68,9 @@ def experiment_here(base: str) -> tuple[str, str] | None:
     found = []
     for ref in git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines():
         match = re.fullmatch(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/([^/]+)", ref)
-        if match and _blob(ref, LOCK) == here:
+        if match and try_git("rev-parse", "--verify", "--quiet", f"{ref}:./{LOCK}") == here:
             found.append((match[3], match[1] + match[2]))
     return found[0] if found and base not in [start for _, start in found] else None
-
-
-def _blob(revision: str, path: Path) -> str:
-    try:
-        return git("rev-parse", "--verify", "--quiet", f"{revision}:./{path}")
-    except UserError:
-        return ""
 
 
 def dvc_json(*arguments: str) -> dict:
@@ -138,7 +126,7 @@ def stale_stages() -> dict[str, list[str]]:
                 continue
             for kind, paths in entry.items():
                 for path, state in _flat(paths):
-                    if state not in NO_DATA or not _git_ignores(path):
+                    if state not in NO_DATA or not try_git("check-ignore", path):
                         stale.setdefault(stage, []).append(f"{kind.removeprefix('changed ')} {path} ({state})")
     for stage, path in mismatched_inputs(locked_stages(LOCK.read_text(encoding="utf-8") if LOCK.exists() else "")):
         stale.setdefault(stage, []).append(f"deps {path} (in dvc.lock it is not what its stage wrote)")
@@ -152,13 +140,6 @@ def _flat(paths: Any) -> list[tuple[str, str]]:
         for path, value in paths.items()
         for inner, state in (value.items() if isinstance(value, dict) else [(path, value)])
     ]
-
-
-def _git_ignores(path: str) -> bool:
-    try:
-        return bool(git("check-ignore", path))
-    except UserError:
-        return False
 
 
 def locked_versions(uv_lock: str) -> dict[str, str]:

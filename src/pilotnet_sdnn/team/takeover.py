@@ -15,7 +15,7 @@ from pilotnet_sdnn.files import write_text
 from pilotnet_sdnn.params import read_mapping
 from pilotnet_sdnn.paths import EVALUATION_METRICS, LOCK, OPERATIONS_METRICS, PARAMS
 from pilotnet_sdnn.team.experiments import Run
-from pilotnet_sdnn.team.repository import file_at, git, git_paths
+from pilotnet_sdnn.team.repository import file_at, git, nul_separated
 
 
 def find_run(runs: list[Run], name: str) -> Run:
@@ -65,7 +65,7 @@ def differences(run: Run) -> list[str]:
     """What is not as in the run: files that it changed and that were not taken, and its results if they differ here."""
     with Repo() as repo:
         results = {str(LOCK), str(PARAMS), *(out.def_path for out in repo.index.outs)}
-    names = set(git_paths("diff", "--name-only", "--relative", "-z", run.base, run.revision)) - results
+    names = set(nul_separated(git("diff", "--name-only", "--relative", "-z", run.base, run.revision))) - results
     lines = [f"not taken, although the run changed it: {name}" for name in sorted(names)]
     for path, key, there in (
         (EVALUATION_METRICS, "mse", run.mse),

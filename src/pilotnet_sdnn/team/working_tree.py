@@ -14,7 +14,7 @@ from dvc.utils.hydra import apply_overrides
 from pilotnet_sdnn.errors import UserError, one_line, shown
 from pilotnet_sdnn.params import parse_mapping
 from pilotnet_sdnn.paths import LOCK, PARAMS
-from pilotnet_sdnn.team.git import git_bytes, git_paths, git_text
+from pilotnet_sdnn.team.repository import nul_separated, try_git, try_git_bytes
 
 RESULTS = (str(LOCK), "metrics", "plots")
 GO_BACK = f"git checkout HEAD -- {PARAMS} {' '.join(RESULTS)} && dvc checkout --force --allow-missing"
@@ -26,12 +26,12 @@ def experiment_changes(root: Path, killed: list[str]) -> Iterator[tuple[str, lis
     Args:
         killed: the dvc commands that were killed, as far as dvc's locks name them.
     """
-    if git_text(root, "ls-files", ".dvc/tmp/repro.dat"):
+    if try_git("ls-files", ".dvc/tmp/repro.dat", root=root):
         yield "dvc's own repro.dat is staged for commit", [["git", "rm", "-qf", ".dvc/tmp/repro.dat"]]
-    stashed = git_text(root, "rev-parse", "-q", "--verify", "stash@{0}^") == git_text(root, "rev-parse", "HEAD")
-    if changed(root, str(PARAMS)):
+    stashed = try_git("rev-parse", "-q", "--verify", "stash@{0}^", root=root) == try_git("rev-parse", "HEAD", root=root)
+    if present(root, str(PARAMS)):
         yield params_change(root, killed)
-    if results := changed(root, *RESULTS):
+    if results := present(root, *RESULTS):
         yield (
             f"{', '.join(results)}: changed by the killed run or by you, and left alone. The same command completes "
             f"them; `{GO_BACK}` goes back to the last commit",
@@ -54,7 +54,8 @@ def params_change(root: Path, killed: list[str]) -> tuple[str, list[list[str]]]:
             f"{PARAMS} has the parameters of the killed experiment, and no other change ({edits})",
             [["git", "restore", "--staged", "--worktree", str(PARAMS)]],
         )
-    if text and git_bytes(root, "show", f"{EXEC_MERGE}:./{PARAMS}") == text:  # killed between stages: it held no lock
+    merged = try_git_bytes("show", f"{EXEC_MERGE}:./{PARAMS}", root=root)
+    if text and text == merged:  # killed between stages: it held no lock
         return (
             f"{PARAMS} is as the killed experiment had it ({edits}); git's stash keeps it, in case that was your edit",
             [["git", "stash", "push", "-q", "-m", f"{PARAMS} of a killed experiment", "--", str(PARAMS)]],
@@ -73,7 +74,7 @@ def with_overrides(root: Path, command: str) -> bytes:
     edits = parser.parse_known_args(command.strip("`").split())[0].set_param
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, PARAMS.name)
-        copy.write_bytes(git_bytes(root, "show", f"HEAD:./{PARAMS}"))
+        copy.write_bytes(try_git_bytes("show", f"HEAD:./{PARAMS}", root=root))
         try:
             apply_overrides(copy, to_path_overrides(edits).get(str(PARAMS), []))
         except (DvcException, ValueError):
@@ -83,7 +84,8 @@ def with_overrides(root: Path, command: str) -> bytes:
 
 def missing_results(root: Path) -> Iterator[str]:
     """Results that git tracks and that are gone: a stage removes its outputs before it runs."""
-    if missing := git_paths(root, "ls-files", "-z", "--deleted", "--", str(PARAMS), *RESULTS):
+    names = str(PARAMS), *RESULTS
+    if missing := [name for name in changed(root, *names) if name not in present(root, *names)]:
         yield (
             f"{', '.join(missing)}: missing, as a run leaves them that was stopped. The same dvc command writes them "
             f"again; `{GO_BACK}` goes back to the last commit"
@@ -99,7 +101,7 @@ def cautions(root: Path) -> Iterator[str]:
         )
     if "{" in str(root) or "}" in str(root):
         yield f"{root} has braces, and `dvc repro` fails in it. Move the clone"
-    if unknown := git_paths(root, "ls-files", "-z", "--others", "--exclude-standard", "--", "src"):
+    if unknown := nul_separated(try_git("ls-files", "-z", "--others", "--exclude-standard", "--", "src", root=root)):
         yield f"git does not know {', '.join(unknown)}: queued and --temp experiments run without it. `git add` it"
     try:
         with Repo(str(root)) as repo:
@@ -120,13 +122,18 @@ def cautions(root: Path) -> Iterator[str]:
 
 def changed(root: Path, *paths: str) -> list[str]:
     """The files among these that differ from the last commit."""
-    return git_paths(root, "diff", "-z", "--name-only", "--relative", "HEAD", "--", *paths)
+    return nul_separated(try_git("diff", "-z", "--name-only", "--relative", "HEAD", "--", *paths, root=root))
+
+
+def present(root: Path, *paths: str) -> list[str]:
+    """Those of them that are there; the others are missing."""
+    return [name for name in changed(root, *paths) if (root / name).exists()]
 
 
 def edited(root: Path) -> list[str]:
     """The parameters that differ from the last commit, each as `name: old -> new`."""
     try:
-        versions = git_bytes(root, "show", f"HEAD:./{PARAMS}"), (root / PARAMS).read_bytes()
+        versions = try_git_bytes("show", f"HEAD:./{PARAMS}", root=root), (root / PARAMS).read_bytes()
         old, new = (parse_mapping(PARAMS, version.decode()) if version else {} for version in versions)
     except (UserError, OSError, UnicodeDecodeError):
         return ["unreadable"]
