@@ -1,4 +1,4 @@
-"""How a running stage tells how far it is."""
+"""The progress of a running stage, on a terminal and in a log."""
 
 import io
 import sys

@@ -39,7 +39,7 @@ def is_healthy(root: Path, fix: bool = False) -> bool:
     """Report on the repository at `root`, and repair what is agreed to; whether nothing is wrong, or no longer is."""
     for process in dvc_processes(root):
         print(
-            printable(f"`{command_of(process)}` is running, process {process.pid}: its traces are no damage and stay")
+            printable(f"`{command_of(process)}` is running, process {process.pid}: its files and locks are left alone")
         )
     found = False
     for finding in chain(orphans(root), leftovers(root)):

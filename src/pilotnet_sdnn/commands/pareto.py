@@ -1,4 +1,4 @@
-"""Draw the accuracy of every run that DVC knows against its operations, and the front of the best: sdnn-pareto"""
+"""Plot the accuracy of all runs against their operations, with the front of the best: sdnn-pareto"""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""List every run that DVC knows, whatever commit it started from, or take one over: sdnn-runs"""
+"""List all runs, from every commit, or take one over: sdnn-runs"""
 
 import argparse
 import csv

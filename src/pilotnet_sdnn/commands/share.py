@@ -1,4 +1,4 @@
-"""Share every run with the team: what one of you has trained, nobody trains again."""
+"""Share all runs with the team, so that nobody trains what a colleague has trained."""
 
 import argparse
 import logging.handlers

@@ -1,4 +1,4 @@
-"""The charts of dvc.yaml as pictures: `dvc plots diff` shows them in a page that needs a network, these need none."""
+"""The charts of dvc.yaml as pictures, for a report."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""Text of unknown origin in Markdown. Whoever opens a pull request chooses names, paths and parameters."""
+"""Untrusted text in Markdown: whoever opens a pull request chooses names, paths and parameters."""
 
 import re
 from collections.abc import Iterable, Sequence

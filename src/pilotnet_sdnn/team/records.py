@@ -1,4 +1,4 @@
-"""Records of stage runs: which of them a clone takes over from the remote, and the objects they name.
+"""Records of stage runs: which ones a clone accepts from the remote, and which objects they name.
 
 A record says which command, inputs and parameters gave which outputs, and DVC restores a stage from it by writing
 those outputs. Everyone who can write to the remote can write records, so none is believed: its name has to be its

@@ -1,4 +1,4 @@
-"""The report of a pull request in Markdown that reads as plain text, too."""
+"""The report of a pull request, in Markdown that is readable as plain text too."""
 
 import importlib.metadata
 import os

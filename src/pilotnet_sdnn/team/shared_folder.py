@@ -1,4 +1,4 @@
-"""A folder as the remote of several users: one group owns it, and all of the group may read and write.
+"""A folder as the remote of several users: a group owns it, and everyone in the group may read and write.
 
 DVC's option `shared = group` does this for what DVC writes. What was written before it was set stays private to its
 owner, who alone can open it.

@@ -1,4 +1,4 @@
-"""What a report comes down to, for a terminal of 80 columns."""
+"""The summary of a report, for a terminal of 80 columns."""
 
 import textwrap
 

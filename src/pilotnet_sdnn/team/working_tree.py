@@ -1,4 +1,4 @@
-"""How the working tree differs from the last commit, and what of that a killed run did."""
+"""How the working tree differs from the last commit, and which of these changes a killed run made."""
 
 import argparse
 import tempfile
@@ -87,7 +87,7 @@ def missing_results(root: Path) -> Iterator[str]:
     names = str(PARAMS), *RESULTS
     if missing := [name for name in changed(root, *names) if name not in present(root, *names)]:
         yield (
-            f"{', '.join(missing)}: missing, as a run leaves them that was stopped. The same dvc command writes them "
+            f"{', '.join(missing)}: missing, probably because a run was stopped. The same dvc command writes them "
             f"again; `{GO_BACK}` goes back to the last commit"
         )
 

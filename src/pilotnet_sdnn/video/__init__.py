@@ -1,4 +1,4 @@
-"""The pictures of a drive to watch: camera, steering, events.
+"""The frames of a video of a drive: camera, steering, events.
 
 Only the command `sdnn-video` uses it.
 """
