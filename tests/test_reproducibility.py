@@ -1,18 +1,36 @@
 """The same commit gives the same dvc.lock, wherever and however it runs."""
 
 import time
+from pathlib import Path
 
 import pytest
 from clone import TINY, Clone, clone_of_working_tree
+
+from pilotnet_sdnn.team.lock import locked_stages
 
 
 def lock(clone: Clone) -> str:
     return (clone.path / "dvc.lock").read_text()
 
 
-def test_another_clone_with_other_thread_settings_gives_the_same_lock(tiny_pipeline, tmp_path):
-    other = clone_of_working_tree(tmp_path / "elsewhere" / "other-name", **TINY)
+def elsewhere(folder: Path) -> Clone:
+    """A clone with a name and with thread settings of its own."""
+    other = clone_of_working_tree(folder / "elsewhere" / "other-name", **TINY)
     other.env |= {"OMP_NUM_THREADS": "5", "MKL_NUM_THREADS": "1"}
+    return other
+
+
+def test_another_clone_with_other_thread_settings_trains_the_same_network(tiny_pipeline, tmp_path):
+    other = elsewhere(tmp_path)
+    other.run("dvc", "repro", "inspect", "train")
+    stages = locked_stages(lock(other))
+    assert {"resize", "inspect", "pretrain", "train"} <= stages.keys()
+    assert stages.items() <= locked_stages(lock(tiny_pipeline)).items()
+
+
+@pytest.mark.slow
+def test_another_clone_with_other_thread_settings_gives_the_same_lock(tiny_pipeline, tmp_path):
+    other = elsewhere(tmp_path)
     other.run("dvc", "repro")
     assert lock(other) == lock(tiny_pipeline)
 
