@@ -197,7 +197,7 @@ def test_second_trainer_of_the_same_run_is_refused(clone):
     first.kill()
     first.communicate()
     assert printed.startswith("error: ") or "\nerror: " in printed
-    assert f"process {first.pid} is training this very run already" in printed
+    assert f"process {first.pid} is already training this run" in printed
 
 
 def test_damaged_checkpoint_is_reported_and_ignored(tiny_pipeline, clone):

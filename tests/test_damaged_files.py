@@ -56,7 +56,7 @@ def assert_refused(path: Path) -> None:
         read(path)
     line = str(refusal.value)
     assert line.startswith(f"{path} ") and line.isprintable() and len(line) - len(str(path)) < 300
-    assert f"`dvc repro {stage}` makes it" in line
+    assert f"`dvc repro {stage}` " in line
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -123,7 +123,7 @@ def test_experiment_killed_between_two_stages(clone):
 
 def test_results_that_a_stopped_run_removed(clone):
     (clone.path / "metrics/train.json").unlink()
-    assert "- metrics/train.json: missing, as a run leaves them" in clone.run("sdnn-doctor", code=1)
+    assert "- metrics/train.json: missing, as after a run that was stopped" in clone.run("sdnn-doctor", code=1)
     assert not is_healthy(clone.path, fix=True)
     subprocess.run(GO_BACK, shell=True, cwd=clone.path, env=clone.env, check=True)
     assert clone.run("sdnn-doctor").startswith("healthy")
@@ -144,7 +144,7 @@ def test_places_in_which_dvc_fails_are_named(tmp_path):
     clone = clone_of_working_tree(tmp_path / "é{a}", **TINY)
     (clone.path / "src/pilotnet_sdnn/stages/new.py").touch()
     printed = clone.run("sdnn-doctor")
-    assert "has letters beyond ASCII: `dvc exp run --temp`, the queue" in printed
+    assert "has non-ASCII letters: `dvc exp run --temp`, the queue" in printed
     assert "has braces, and `dvc repro` fails in it" in printed
     assert "git does not know src/pilotnet_sdnn/stages/new.py: queued and --temp experiments run without it" in printed
 

@@ -168,7 +168,7 @@ def test_bad_records_are_named_and_left_and_the_good_ones_arrive(team, tmp_path,
         assert "Traceback" not in printed and "\x1b" not in printed
         lies = 3 if serve is s3_remote else 0
         assert f": {len(bad) + lies} files refused, see above; everything else was fetched" in printed
-        assert "records left there: 1. Their stages are in no dvc.yaml" in printed
+        assert "records not fetched: 1. Their stages are in no dvc.yaml" in printed
         refused = [line for line in printed.splitlines() if line.startswith("refused runs/")]
         assert len(refused) == 20
         assert clone.run("sdnn-share", "pull", code=1).count("fetched 0 of") == 1

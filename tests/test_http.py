@@ -186,7 +186,7 @@ def test_sizes_that_are_lies():
         refused(
             url,
             "download failed",
-            f"broke off, {len(ZIP) // 2**16 * 2**16:,} of {len(ZIP) + 1:,} bytes",
+            f"the connection was lost, {len(ZIP) // 2**16 * 2**16:,} of {len(ZIP) + 1:,} bytes",
             "run again to resume",
         )
 
@@ -224,7 +224,7 @@ def test_stalling_server_is_left_and_asked_again(monkeypatch):
 def test_server_that_always_stalls_is_given_up(monkeypatch):
     monkeypatch.setattr(transfer, "TIMEOUT", (10, 0.5))
     with server(lambda request, n: time.sleep(0.7)) as (url, asked):
-        refused(url, "download failed", "stalled: nothing came for 0.5 s")
+        refused(url, "download failed", "stalled: no data for 0.5 s")
     assert len(asked) == 1 + http.RETRIES
 
 

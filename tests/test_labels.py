@@ -155,10 +155,10 @@ def test_labels_that_are_no_text(tmp_path, data):
         ("1.jpg 1_0", "expected an angle in degrees, found '1_0'"),
         ("1.jpg 1,20180701", "expected a date and time"),  # a decimal comma
         ("1.jpg \u0661", "expected an angle in degrees"),
-        ("1.jpg 1081", "'1081' is no angle of a steering wheel"),
-        ("1.jpg -1e300", "no angle of a steering wheel"),
+        ("1.jpg 1081", "'1081' is not a steering angle"),
+        ("1.jpg -1e300", "not a steering angle"),
         ("1.jpg -inf", "expected an angle in degrees"),
-        ("0.jpg 2", "'0.jpg' has a label already, on line 1"),
+        ("0.jpg 2", "'0.jpg' already has a label, on line 1"),
         ("1.jpg 2,yesterday", "expected a date and time like 2018-07-01 17:09:44:912"),
         ("1.jpg 2,2018-13-01 17:09:44:912", "expected a date and time"),
         ("1.jpg 2 17:09", "expected 'N.jpg degrees'"),

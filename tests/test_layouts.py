@@ -163,12 +163,12 @@ def test_csv_whose_columns_are_not_said_or_not_there(tmp_path, out):
     [
         ("1.jpg", "expected 2 columns as in the first line, found 1"),
         ("1.jpg,1,2", "found 3"),
-        ("0.jpg,1", "'0.jpg' has a label already, on line 3"),
+        ("0.jpg,1", "'0.jpg' already has a label, on line 3"),
         ("7.jpg,1", "no frame '7.jpg'"),
         (",1", "no frame ''"),
         ("1.jpg,nan", "expected an angle"),
-        ("1.jpg,1e9", "no angle of a steering wheel"),
-        ("../1.jpg,1e9", "no angle of a steering wheel"),  # 1.jpg is found, and nothing above the folder
+        ("1.jpg,1e9", "not a steering angle"),
+        ("../1.jpg,1e9", "not a steering angle"),  # 1.jpg is found, and nothing above the folder
         ('"1.jpg,1', "expected 2 columns"),
         ("1.jpg," + "9" * 200_000, "expected 2 columns"),  # a field too long for the csv module
     ],

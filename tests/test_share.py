@@ -178,7 +178,7 @@ def test_remote_that_is_missing_or_refuses_is_one_line(team, tmp_path):
     assert other.run("sdnn-share", "push", code=1).startswith("error: there is no default DVC remote")
     for clone, action, url, says in (
         (team, "push", "/proc/nowhere", "error: /proc/nowhere: FileNotFoundError"),
-        (other, "pull", "/proc/nowhere", "error: /proc/nowhere: there is nothing there"),
+        (other, "pull", "/proc/nowhere", "error: /proc/nowhere: the remote is empty"),
         (team, "push", "ssh://root@127.0.0.1:9/store", "error: ssh://127.0.0.1:9/store: ConnectionRefusedError"),
         (other, "pull", "ssh://root@127.0.0.1:9/store", "error: ssh://127.0.0.1:9/store: ConnectionRefusedError"),
     ):
@@ -192,7 +192,7 @@ def test_stage_without_its_data_names_the_cure(team, tmp_path, stage, missing):
     other = team.colleague(tmp_path / "other")
     printed = other.run(sys.executable, "-m", f"pilotnet_sdnn.stages.{stage}", code=1)
     assert printed.startswith(
-        f"error: {missing} is not in this clone: `sdnn-share pull`, then `dvc checkout`, brings it"
+        f"error: {missing} is not in this clone: `sdnn-share pull`, then `dvc checkout`, fetches it"
     )
 
 

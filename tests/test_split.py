@@ -68,7 +68,7 @@ def test_every_split(lengths, sequence, kind):
     try:
         split = split_drive(segments, sequence, kind)
     except UserError as error:
-        assert f"the drive has {len(segments)} frames" in str(error)
+        assert f"the drive has {len(segments):,} frame" in str(error)
         return
     train, test = (frames_in(part) for part in split)
     assert len(cut(split.train, sequence)) and len(cut(split.test, sequence))
@@ -90,7 +90,10 @@ def test_cut_drops_incomplete_sequences():
 
 
 @pytest.mark.parametrize("kind", ["random", "blocked"])
-@pytest.mark.parametrize("frames", [1, 15, 31])
-def test_drive_that_is_too_short(frames, kind):
-    with pytest.raises(UserError, match=f"the drive has {frames} frames, {frames // 16} sequences of 16: too few"):
+@pytest.mark.parametrize(
+    ("frames", "counts"),
+    [(1, "1 frame, 0 sequences"), (15, "15 frames, 0 sequences"), (31, "31 frames, 1 sequence")],
+)
+def test_drive_that_is_too_short(frames, counts, kind):
+    with pytest.raises(UserError, match=f"the drive has {counts} of 16: too few"):
         split_drive(one_segment(frames), 16, kind)

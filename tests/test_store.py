@@ -263,10 +263,10 @@ def refused_at_the_door(path: Path) -> None:
     with pytest.raises(SystemExit) as error, exit_on_error():
         open_dataset(path, 4, "blocked")
     message = str(error.value)
-    assert f"{path}: not a readable frames file (" in message and "`dvc repro resize` makes it again" in message
+    assert f"{path}: not a readable frames file (" in message and "`dvc repro resize` rebuilds it" in message
     assert message.isprintable() and len(message) <= 300
 
 
 def test_store_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match=r"frames\.h5 is not in this clone: .*`dvc repro resize` makes it"):
+    with pytest.raises(UserError, match=r"frames\.h5 is not in this clone: .*`dvc repro resize` creates it"):
         read_frames(tmp_path / "frames.h5")

@@ -2,6 +2,6 @@
 
 import os
 
-# Threads that wait for each other by spinning stand still when another process wants a core. This bounds the
-# spinning; it must be set before torch loads OpenMP.
+# OpenMP threads that spin while they wait stall when another process wants a core. This bounds the spinning. It
+# must be set before torch loads OpenMP.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")

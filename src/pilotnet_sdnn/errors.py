@@ -11,7 +11,7 @@ from pathlib import Path
 from pilotnet_sdnn.interrupts import interrupts_handled
 
 MAX_LENGTH = 300  # characters of a line about an error
-PROBLEM_LENGTH = 120  # characters of what a library says that are shown
+PROBLEM_LENGTH = 120  # characters shown of a library's message
 NO_REPOSITORY = "this is no DVC repository: run the command inside your clone"
 
 
@@ -20,7 +20,7 @@ class UserError(Exception):
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal obeys instead of showing it: control characters, line ends, marks of direction."""
+    """Escape what a terminal would obey: control characters, line ends, marks of writing direction."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -29,7 +29,7 @@ _short.maxstring = _short.maxother = 80
 
 
 def shown(value: object) -> str:
-    """What was found in a file, as a message shows it: short and in one line, however large the value is."""
+    """A value for a message: one short line, however large the value is."""
     try:
         return printable(_short.repr(value))
     except ValueError:  # a whole number of more digits than Python prints
@@ -37,61 +37,62 @@ def shown(value: object) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """`1 frame`, `2,000 frames`."""
-    return f"{number:,} {thing}{'s' * (number != 1)}"
+    """`1 frame`, `2,000 frames`, `5 stretches`."""
+    plural = "es" if thing.endswith("ch") else "s"
+    return f"{number:,} {thing}{plural * (number != 1)}"
 
 
 def shortened(text: str, length: int) -> str:
-    """The text, its middle left out if it is longer: its end often says how to fix the error."""
+    """The text, cut in the middle if it is longer: the end often says how to fix the error."""
     head = 2 * length // 3
     return text if len(text) <= length else f"{text[: head - 5]} ... {text[head - length :]}"
 
 
 def without_password(text: str) -> str:
-    """An address, or a message with one, as it may be shown.
+    """An address, or a message with one, without its password.
 
-    Where the port is no number, it may be a part of a password with a slash in it, so all up to the last @ goes.
+    A port that is not a number may be part of a password with a slash in it, so all up to the last @ goes.
     """
     return re.sub(r"//(?:[^\s/?#]*@|[^\s/?#:]*:(?!\d*(?:[\s/?#]|$))\S*@)", "//", text)
 
 
 def one_line(error: BaseException) -> str:
-    """What an error of a library says, in one line; its kind where it says nothing."""
+    """The message of a library's error in one line, or its type if the message is empty."""
     return printable(" ".join(str(error).split())) or type(error).__name__
 
 
 def check_present(path: Path, stage: str) -> None:
-    """Check that a file of the pipeline is here before a library that cannot say what to do about it opens it.
+    """Check that a file of the pipeline exists: a library that opens it could not say how to get it.
 
     Raises:
-        UserError: it is not; with how to get it.
+        UserError: it does not; with how to get it.
     """
     if not path.exists():
         raise UserError(
-            f"{path} is not in this clone: `sdnn-share pull`, then `dvc checkout`, brings it if the team has run this, "
-            f"and `dvc repro {stage}` makes it"
+            f"{path} is not in this clone: `sdnn-share pull`, then `dvc checkout`, fetches it if the team has run "
+            f"this; `dvc repro {stage}` creates it"
         )
 
 
 def damaged(path: Path, problem: object, stage: str) -> UserError:
-    """The error for a file of the pipeline that does not hold what `stage` writes.
+    """The error for a file of the pipeline whose content is not what `stage` writes.
 
     Raises:
-        MemoryError: this was the problem, not the file.
+        MemoryError: memory was the problem, not the file.
     """
     if isinstance(problem, MemoryError):
         raise problem
     what = one_line(problem) if isinstance(problem, BaseException) else str(problem)
     return UserError(
-        f"{path} is damaged or of another kind: {shortened(what, PROBLEM_LENGTH)}; `dvc repro {stage}` makes it again"
+        f"{path} is damaged or of another kind: {shortened(what, PROBLEM_LENGTH)}; `dvc repro {stage}` rebuilds it"
     )
 
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turn a `UserError`, a disk that refuses, Ctrl-C or SIGTERM into one line on stderr and exit code 1.
+    """Turn a `UserError`, an error of the system, Ctrl-C or SIGTERM into one line on stderr and exit code 1.
 
-    DVC takes that as a failed stage and records nothing.
+    DVC then regards the stage as failed and records nothing.
     """
     with interrupts_handled(signal.default_int_handler):
         try:

@@ -14,7 +14,7 @@ from typing import Any
 def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that is renamed to it when the block ends without an error.
 
-    The folder is made if need be; after an error nothing is left and an older `path` is untouched.
+    The folder is created if needed. After an error nothing is left behind, and an older `path` is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")  # always the same one: a killed run leaves at most one
@@ -33,7 +33,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_metrics(path: Path, metrics: dict) -> None:
-    """Write metrics as JSON, one metric per line, floats to six significant digits: git and people diff them well.
+    """Write metrics as JSON, one metric per line, floats to six significant digits: easy to diff.
 
     JSON has no NaN and no infinity; they become null.
     """

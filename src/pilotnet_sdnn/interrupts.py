@@ -34,7 +34,7 @@ def _exit_at_once(number: int, frame: FrameType | None) -> None:
 
 
 class StopRequest:
-    """Whether one of the two signals has come; false until then."""
+    """True once one of the two signals has arrived."""
 
     def __init__(self) -> None:
         self.name = ""
@@ -49,7 +49,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_request() -> Iterator[StopRequest]:
-    """Let the block meet the two signals between two steps instead of ending at once."""
+    """Let the block check for the two signals between steps, instead of ending at once."""
     request = StopRequest()
     with interrupts_handled(request.receive):
         yield request
@@ -57,13 +57,13 @@ def stop_on_request() -> Iterator[StopRequest]:
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Put off the two signals until the block ends. Processes that are started in it begin with them blocked."""
+    """Delay the two signals until the block ends. Processes started in the block begin with them blocked."""
     came: list[int] = []
     with interrupts_handled(lambda number, frame: came.append(number)):
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
         try:
             yield
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # what was blocked comes now
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # blocked signals arrive now
     if came:
         signal.raise_signal(came[0])

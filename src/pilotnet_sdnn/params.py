@@ -25,7 +25,7 @@ def _integer(low: int, high: int = 10**6) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    """A number with which nothing overflows."""
+    """A number small enough that nothing overflows."""
     return type(value) in (int, float) and abs(value) <= 10**12  # false for NaN
 
 
@@ -68,7 +68,7 @@ class Params:
     """Every parameter of the pipeline; params.yaml says what each one does."""
 
     source: str | list[str] = _allowed(  # noqa: RUF009
-        "synthetic, pilotnet, a path or an http(s) URL, or a list of such", _are_sources
+        "synthetic, pilotnet, a path or an http(s) URL, or a list of these", _are_sources
     )
     synthetic_frames: int = _integer(1, 2 * 10**6)
     on_bad_frame: str = _one_of("error", "skip")
@@ -130,7 +130,7 @@ def drive_name(params: Mapping[str, Any]) -> str:
 
 def synthetic_name(frames: int | None, seed: int | None) -> str:
     """The name of a synthetic drive."""
-    return f"synthetic road, seed {seed}, {frames} frames"
+    return f"synthetic road, seed {seed}, {frames} frame{'s' * (frames != 1)}"
 
 
 def joint_name(names: list[str]) -> str:
@@ -193,7 +193,7 @@ def parse_mapping(path: Path, text: str) -> dict:
 
 
 def check_aliases(path: Path, text: str) -> None:
-    """Refuse the aliases of YAML, given as text: a few hundred bytes of them can stand for gigabytes.
+    """Refuse aliases in a YAML text: a few hundred bytes of them can expand to gigabytes.
 
     Raises:
         UserError: there is one.
@@ -206,4 +206,4 @@ def check_aliases(path: Path, text: str) -> None:
 def suggestion(name: str, known: list[str]) -> str:
     """The known name that an unknown one is closest to."""
     close = difflib.get_close_matches(name[:80], known, n=1)
-    return f"did you mean {close[0]!r}?" if close else "known are " + ", ".join(known)
+    return f"did you mean {close[0]!r}?" if close else "known names: " + ", ".join(known)

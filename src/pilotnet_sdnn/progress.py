@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 
 class _LogLines(io.TextIOBase):
-    """Where there is no terminal to redraw a bar on, each refresh is a line of its own."""
+    """Without a terminal to redraw a bar on, each refresh is a line of its own."""
 
     def write(self, text: str) -> int:
         if line := text.strip():
@@ -18,7 +18,7 @@ class _LogLines(io.TextIOBase):
 
 
 def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:
-    """A tqdm bar: lively on a terminal, a line every ten seconds in a log."""
+    """A tqdm bar: live on a terminal, a line every ten seconds in a log."""
     if sys.stderr.isatty():
         return tqdm(iterable, dynamic_ncols=True, **options)
     return tqdm(iterable, file=_LogLines(), mininterval=10, ncols=100, ascii=True, **options)

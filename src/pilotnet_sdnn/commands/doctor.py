@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from dvc.exceptions import DvcException
 
-from pilotnet_sdnn.errors import UserError, exit_on_error, one_line, printable
+from pilotnet_sdnn.errors import UserError, counted, exit_on_error, one_line, printable
 from pilotnet_sdnn.team.processes import command_of, dvc_processes, orphan_stages
 from pilotnet_sdnn.team.recovery import Finding, leftovers, orphans
 from pilotnet_sdnn.team.repository import find_root
@@ -24,7 +24,7 @@ def main() -> None:
         prog="sdnn-doctor", description="Find what a killed dvc left behind, and repair it."
     )
     parser.add_argument(
-        "--fix", action="store_true", help="repair all that can be; without it, each repair is asked for"
+        "--fix", action="store_true", help="repair without asking; by default, each repair is asked for"
     )
     fix = parser.parse_args().fix
     with exit_on_error():
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def is_healthy(root: Path, fix: bool = False) -> bool:
-    """Report on the repository at `root`, and repair what is agreed to; whether nothing is wrong, or no longer is."""
+    """Report what is wrong in the repository at `root`, repair what the user agrees to; return whether all is well."""
     for process in dvc_processes(root):
         print(
             printable(f"`{command_of(process)}` is running, process {process.pid}: its files and locks are left alone")
@@ -48,7 +48,7 @@ def is_healthy(root: Path, fix: bool = False) -> bool:
         for command in finding.commands:
             print(f"      {printable(shlex.join(command))}")
         if finding.commands and (fix or _agreed()) and not repaired(root, finding):
-            break  # what comes later would take away the evidence for this one
+            break  # a later repair would remove the evidence for this one
     left = [*orphans(root), *leftovers(root)] if found else []
     notes = list(cautions(root))
     print(_verdict(found, left, notes, fix))
@@ -61,7 +61,7 @@ def _verdict(found: bool, left: list[Finding], notes: list[str], fix: bool) -> s
     if left and not fix and any(finding.commands for finding in left):
         return "`sdnn-doctor --fix` runs these commands"
     if left:
-        return f"for you to decide: {len(left)} of these"
+        return f"{counted(len(left), 'problem')} left for you to decide"
     if found:
         return "everything is repaired"
     return (
@@ -70,9 +70,9 @@ def _verdict(found: bool, left: list[Finding], notes: list[str], fix: bool) -> s
 
 
 def repaired(root: Path, finding: Finding) -> bool:
-    """Run the commands of a finding; whether all of them succeeded."""
+    """Run the commands of a finding and return whether all of them succeeded."""
     if busy := dvc_processes(root):  # started while the question was open
-        print(printable(f"  left as it is: `{command_of(busy[0])}` is running now"))
+        print(printable(f"  not repaired: `{command_of(busy[0])}` is running now"))
         return False
     killed = [process for process in orphan_stages(root) if ["kill", str(process.pid)] in finding.commands]
     for command in finding.commands:

@@ -18,7 +18,7 @@ QUEUE = "uv run dvc exp run --queue -S 'lam=0.01,0.05' -S 'threshold=0.05,0.1', 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="sdnn-pareto", description=__doc__.partition(":")[0])
-    parser.add_argument("folder", nargs="?", type=Path, help="for the picture and the table; pareto in the repository")
+    parser.add_argument("folder", nargs="?", type=Path, help="for picture and table; default: pareto in the root")
     given = parser.parse_args().folder
     with exit_on_error():
         before = enter_root()
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _panels(groups: list[list[Run]]) -> tuple[list[list[Run]], list[Run]]:
-    """The groups to draw, and the runs alone on their test frames, which have nothing to be compared with."""
+    """The groups to draw, and the runs that share their test frames with no other run."""
     drawn = [group for group in groups if len(group) > 1] or groups[:1]
     return drawn, [group[0] for group in groups[len(drawn) :]]
 
@@ -61,7 +61,7 @@ def _front_table(runs: list[Run]) -> str:
     """The runs on the front, fewest operations first, for a terminal of 80 columns."""
     texts, usual = labels(runs)
     order = sorted(np.flatnonzero(on_front(runs)), key=lambda i: (runs[i].synops, runs[i].mse))
-    summary = f"{len(order)} of {len(runs)} runs are on the front" + (f"; {usual} where not said" if usual else "")
+    summary = f"{len(order)} of {len(runs)} runs are on the front" + (f"; {usual} unless stated" if usual else "")
     lines = [_wrapped(title(runs)), _wrapped(summary), ""]
     lines += ["    synops  sparsity      MSE  run", "----------  --------  -------  ---"]
     for run, text in ((runs[i], texts[i]) for i in order):

@@ -1,4 +1,4 @@
-"""Write report.md: what the working tree changes, against a base revision, for a pull request's reviewer."""
+"""Write report.md for the reviewer of a pull request: what the working tree changes against a base revision."""
 
 import argparse
 import sys
@@ -32,8 +32,8 @@ PICTURES = Path("report")
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="sdnn-report", description=__doc__)
-    parser.add_argument("base", nargs="?", default="main", help="branch, tag or commit; compared is the merge base")
-    parser.add_argument("--gate", action="store_true", help=f"exit with 1 if {LIMITS} or a stale dvc.lock says so")
+    parser.add_argument("base", nargs="?", default="main", help="branch, tag or commit; compare with its merge base")
+    parser.add_argument("--gate", action="store_true", help=f"exit with 1 if {LIMITS} is broken or dvc.lock stale")
     arguments = parser.parse_args()
     with exit_on_error():
         enter_root()
@@ -41,7 +41,7 @@ def main() -> None:
         comparison = compare(arguments.base, limits)
         write_report(render(comparison, limits, PICTURES.name), comparison.charts.changed)
         plots = counted(len(comparison.charts.changed), "changed plot")
-        print(f"{summary(comparison, limits)}\n{REPORT}: all of it, and {plots}", flush=True)
+        print(f"{summary(comparison, limits)}\n{REPORT}: the full report, with {plots}", flush=True)
         failed = failures(comparison, limits)
         for line in failed:
             print(f"gate: {printable(line)}", file=sys.stderr)
@@ -53,14 +53,14 @@ def compare(base_name: str, limits: Limits) -> Comparison:
     """The working tree against its merge base with a revision.
 
     Raises:
-        UserError: git or DVC cannot compare them, or a limit is of a metric that neither has.
+        UserError: git or DVC cannot compare them, or a limit names a metric that neither has.
     """
     base = merge_base(base_name)
-    threads = read_mapping(PARAMS).get("threads")  # these first: DVC expands YAML aliases without a limit
+    threads = read_mapping(PARAMS).get("threads")  # read before DVC does: DVC expands YAML aliases without a limit
     drive = locked_drive(locked_stages(_text(LOCK)))
     versions = Versions(_base_versions(base), locked_versions(_text(Path("uv.lock"))))
     _tell(f"comparing with {base[:8]}: stages")
-    stale = stale_stages()  # before the others: it says most clearly what is wrong with a broken pipeline
+    stale = stale_stages()  # first, because its errors are the clearest for a broken pipeline
     _tell("metrics and parameters")
     metrics = metrics_changes(base)
     limits.check_metrics(metrics)
@@ -86,7 +86,7 @@ def compare(base_name: str, limits: Limits) -> Comparison:
 
 
 def _tell(what: str) -> None:
-    """A sign of life: each of these takes DVC seconds."""
+    """Show progress: each step takes DVC seconds."""
     print(f"{what} ...", file=sys.stderr, flush=True)
 
 
@@ -115,9 +115,9 @@ def _text(path: Path) -> str:
 
 
 def write_report(text: str, charts: list[Chart]) -> None:
-    """Pictures first, the text second, and then the pictures of the text before it go.
+    """Write the pictures, then the text, and then delete the pictures of the previous report.
 
-    So report.md has its pictures whenever this is cut off.
+    In this order report.md has all its pictures even if the command is killed.
     """
     for chart in charts:
         with atomic_write(PICTURES / chart.file_name) as temporary:

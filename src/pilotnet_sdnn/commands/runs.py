@@ -26,16 +26,16 @@ SORT_KEYS: dict[str, Callable[[Run], Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="sdnn-runs", description=__doc__.rpartition(":")[0])
-    parser.add_argument("--sort", choices=SORT_KEYS, default="mse", help="the best first; default: mse")
+    parser.add_argument("--sort", choices=SORT_KEYS, default="mse", help="sort key, best run first; default: mse")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="all fields and parameters, as a list")
     form.add_argument("--csv", action="store_true", help="all fields, a line for each run")
     actions = parser.add_subparsers(dest="action")
     taking = actions.add_parser(
-        "take", help="parameters and results of an experiment onto the present commit",
-        description="Take over parameters and results of an experiment, onto the present commit; other files stay.",
+        "take", help="apply an experiment's parameters and results to the present commit",
+        description="Apply an experiment's parameters and results to the present commit. Other files stay as they are.",
     )  # fmt: skip
-    taking.add_argument("name", help="of the experiment, or its commit")
+    taking.add_argument("name", help="name or commit of the experiment")
     arguments = parser.parse_args()
     with exit_on_error():
         enter_root()

@@ -32,7 +32,7 @@ def share(action: str, remote_name: str | None = None) -> None:
 
     Raises:
         UserError: there is no repository or no remote, dvc.yaml or dvc.lock is damaged, the remote refuses or cannot
-            be reached, or it holds something damaged. What was transferred stays; the next call resumes.
+            be reached, or it holds damaged files. What was transferred stays, and the next call resumes.
     """
     try:
         repo = Repo()
@@ -59,7 +59,7 @@ def share(action: str, remote_name: str | None = None) -> None:
 
 
 def check_folder(remote: Remote, write: bool) -> None:
-    """Open the user's part of a folder to its group if the remote is shared; then find what others have not opened."""
+    """Open the user's own files to the group if the remote is shared, then check access to all files of the folder."""
     shared = remote.config.get("shared") == "group"
     if write and shared:
         open_to_group(Path(remote.path))
@@ -73,7 +73,7 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _collected_problems() -> Iterator[list[logging.LogRecord]]:
-    """Keep what DVC logs off the terminal and collect it: DVC logs why a transfer failed, and raises nothing."""
+    """Collect DVC's log records instead of printing them: DVC logs why a transfer failed and raises nothing."""
     loggers = [logging.getLogger(name) for name in ("dvc", "dvc_data", "dvc_objects")]
     before = [logger.handlers for logger in loggers]
     collector = logging.handlers.BufferingHandler(sys.maxsize)
@@ -91,7 +91,7 @@ def _one_line_errors(url: str, problems: list[logging.LogRecord]) -> Iterator[No
     """Turn what a server or its client library raises into one line with the remote and the first cause."""
     try:
         yield
-    except Exception as error:  # each kind of remote raises exceptions of its own library, which may not be installed
+    except Exception as error:  # each kind of remote has a library with its own exceptions, which may not be installed
         causes = [record.exc_info[1] for record in problems if record.exc_info and record.exc_info[1]]
         cause = "".join(f" ({_reason(first)})" for first in causes[:1])
         raise UserError(f"{url}: {_reason(error)}{cause}") from error

@@ -29,18 +29,20 @@ from pilotnet_sdnn.video.scenes import KINDS, Moment, Scene, pictures, watch, wr
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="sdnn-video", description=__doc__.partition(":")[0])
-    parser.add_argument("file", nargs="?", type=Path, default=Path("drive.mp4"), help="an .mp4 or .gif (drive.mp4)")
-    parser.add_argument("--start", type=float, help="second of the drive (the longest held-out stretch)")
-    parser.add_argument("--seconds", type=float, default=30, help="length, at most (30)")
+    parser.add_argument(
+        "file", nargs="?", type=Path, default=Path("drive.mp4"), help=".mp4 or .gif; default: drive.mp4"
+    )
+    parser.add_argument("--start", type=float, help="in seconds of the drive; default: the longest held-out stretch")
+    parser.add_argument("--seconds", type=float, default=30, help="maximum length; default: 30")
     parser.add_argument(
         "--restarted",
         action="store_true",
-        help=f"start anew every {TUTORIAL_SEQUENCE} frames, as the tutorial does",
+        help=f"restart the network every {TUTORIAL_SEQUENCE} frames, as the tutorial does",
     )
     arguments = parser.parse_args()
     with exit_on_error():
         if arguments.file.suffix not in KINDS:
-            raise UserError(f"{arguments.file}: a video ends with {' or '.join(KINDS)}")
+            raise UserError(f"{arguments.file}: expected a file name that ends with {' or '.join(KINDS)}")
         params = load_params()
         torch.set_num_threads(params.threads)
         network = load_network(NETWORK)
@@ -73,7 +75,7 @@ def frames_in(seconds: float) -> int:
     """The number of frames in a video of this length.
 
     Raises:
-        UserError: it has none.
+        UserError: it is shorter than a frame, or not finite.
     """
     if not 1 <= seconds * FRAME_RATE < math.inf:  # nor NaN
         raise UserError(f"--seconds {seconds:g}: expected {1 / FRAME_RATE:g}, one frame, or more")
@@ -81,7 +83,7 @@ def frames_in(seconds: float) -> int:
 
 
 def stretch(held_out: list[Stretch], segments: np.ndarray, start: float | None, count: int) -> Stretch:
-    """The stretch of one segment to show; shorter than asked for where the stretch or segment ends.
+    """The stretch of one segment to show; it ends early where the held-out stretch or the segment ends.
 
     Args:
         held_out: the stretches to test on.
@@ -109,7 +111,7 @@ def film(
     seconds: np.ndarray,
     moments: Iterable[Moment],
 ) -> Iterator[Scene]:
-    """Each file's picture with what the network did in that frame."""
+    """Each file's image together with what the network did in that frame."""
     for file, angle, where, second, moment in zip(files, angles, parts, seconds, moments, strict=True):
         seen = decode_frame(read_member(camera, file), f"{camera.filename}: {file}")
         yield Scene(seen, float(angle), where, float(second), moment)

@@ -1,7 +1,7 @@
-"""Random changes of training sequences: another road, another light, another place in the lane.
+"""Random changes of training sequences: mirrored road, other light, other position in the lane.
 
-The changes of a sequence depend only on the seed, the epoch and the sequence's number, so a resumed run draws the same
-again. All frames of a sequence change alike: a jump from one frame to the next would be an event at every neuron.
+The changes of a sequence depend only on the seed, the epoch and the sequence's number, so a resumed run repeats them.
+All frames of a sequence change alike: a jump from one frame to the next would be an event at every neuron.
 """
 
 from typing import NamedTuple
@@ -25,7 +25,7 @@ def augment(
     """Change N sequences of T frames, each in its own way.
 
     In a picture shifted to the right, the camera points further left, so the label moves to the right, which is
-    positive. Columns that come into sight repeat the last one.
+    positive. Uncovered columns repeat the column at the edge.
 
     Args:
         amounts: limits of the changes.
@@ -43,7 +43,7 @@ def augment(
     changed, angles = np.empty_like(frames), angles.copy()
     width = frames.shape[3]
     for video, out, label, number in zip(frames, changed, angles, numbers, strict=True):
-        random = np.random.default_rng((seed, epoch, int(number) + 1))  # + 1: a 0 at the end would change nothing
+        random = np.random.default_rng((seed, epoch, int(number) + 1))  # + 1: numpy ignores a trailing 0
         mirrored = random.random() < amounts.mirror
         offset, stretch = random.uniform(-1, 1, 2) * (amounts.brightness, amounts.contrast)
         columns = int(random.integers(-amounts.shift, amounts.shift, endpoint=True))

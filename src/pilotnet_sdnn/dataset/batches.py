@@ -1,4 +1,4 @@
-"""Batches of sequences on the device that trains, loaded and augmented ahead of their use."""
+"""Batches of sequences on the device that trains, loaded and augmented in advance."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +14,14 @@ from pilotnet_sdnn.dataset.prefetch import prefetch
 from pilotnet_sdnn.dataset.road import Dataset
 from pilotnet_sdnn.dataset.sequences import Sequences
 
-FRAMES_PER_STEP = 128  # where networks train on single frames
+FRAMES_PER_STEP = 128  # in training on single frames
 
 Change = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Sequences in a given order, `size` at a time; the last batch has what is left.
+    """Sequences in a given order, `size` at a time; the last batch may be smaller.
 
     While a batch is used, a thread loads the next two.
 
@@ -34,7 +34,7 @@ class Batches:
     order: np.ndarray  # numbers of the sequences
     size: int
     device: torch.device
-    change: Change | None = None  # of a batch's frames, angles and numbers into other frames and angles
+    change: Change | None = None  # maps frames, angles and numbers of a batch to frames and angles
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.size)
@@ -80,7 +80,7 @@ def train_and_test(
 def training_batches(train: Batches, augmentation: Augmentation, seed: int, epoch: int) -> Batches:
     """The training sequences, shuffled and augmented anew in each epoch.
 
-    Order and augmentation follow from seed and epoch alone, so a resumed run sees what it would have seen.
+    Order and augmentation follow from seed and epoch alone, so a resumed run sees the same batches.
 
     Args:
         train: the training sequences in the order of time.

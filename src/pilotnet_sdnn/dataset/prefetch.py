@@ -14,7 +14,7 @@ def prefetch(
 ) -> Iterator[Result]:
     """Map the function over the items in the executor's workers, in order.
 
-    At most `max_pending` results are computed ahead, however many items there are. An iterator that is closed early
+    At most `max_pending` results are computed in advance, whatever the number of items. Closing the iterator early
     cancels none of them: Python 3.11's process pool fails on cancelled work when its workers are killed.
     """
     pending: deque[Future[Result]] = deque()

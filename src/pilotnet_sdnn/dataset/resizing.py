@@ -36,7 +36,7 @@ from pilotnet_sdnn.interrupts import INTERRUPTS, interrupts_held
 logger = logging.getLogger(__name__)
 
 FRAMES_PER_TASK = 32
-START_SECONDS = 10.0  # a worker that needs longer to start is not waited for
+START_SECONDS = 10.0  # maximum wait for a worker to start
 FRAME_SECONDS = 60.0  # a worker that needs longer for one frame is killed
 RETAINED_HEAP = 30 * 2**20  # bytes; glibc retains no more than 32 MB
 MAX_WARNINGS = 5  # bad frames that are logged one by one
@@ -96,7 +96,7 @@ def _on_all_cores(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[Resiz
     try:
         with theirs, ProcessPoolExecutor(cores, context, initializer=_initialise, initargs=arguments) as pool:
             try:
-                with interrupts_held():  # a pool that is interrupted while its workers start loses sight of them
+                with interrupts_held():  # a pool that is interrupted while its workers start loses track of them
                     started = [pool.submit(os.getpid) for _ in range(cores)]  # a worker for each
                     for _ in started:
                         ready.acquire(timeout=START_SECONDS)
@@ -106,13 +106,13 @@ def _on_all_cores(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[Resiz
                     raise UserError(ours.recv()) from None
                 raise
             except BaseException:
-                ours.close()  # ends the workers, whatever they do
+                ours.close()  # ends the workers, whatever they are doing
                 raise
     except RuntimeError as error:  # BrokenProcessPool, or no thread can start
         if not isinstance(error, BrokenProcessPool) and "thread" not in str(error):
             raise
         raise UserError(
-            "a worker was killed or could not start, maybe because memory ran out; run the stage again"
+            "a worker was killed or could not start, perhaps because memory ran out; run the stage again"
         ) from None
 
 
@@ -131,12 +131,12 @@ class _Worker:
 
 
 def _initialise(path: str, parent: Connection, ready: Semaphore) -> None:
-    """Make a worker ready: the zip without its list of files, which the tasks bring as far as it is needed."""
+    """Set up a worker: open the zip without reading its list of files; each task brings the entries it needs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     try:
-        bytes(RETAINED_HEAP)  # freed at once, it makes glibc keep the memory of images; page faults cost a fifth more
+        bytes(RETAINED_HEAP)  # freed at once: glibc then keeps images' memory, which saves a fifth of the time
     except MemoryError:
         os._exit(1)  # without the traceback that the pool would print
     _Worker.drive = zipfile.ZipFile(io.BytesIO(b"PK\5\6" + bytes(18)))  # an empty one

@@ -10,7 +10,7 @@ from pilotnet_sdnn.dataset.sequences import Sequences, frames_of_segments, repai
 from pilotnet_sdnn.dataset.split import Split, Stretch, cut, split_drive
 from pilotnet_sdnn.dataset.store import Frames, read_frames
 
-CHUNK = 64  # frames of a stream at a time; no result depends on it
+CHUNK = 64  # frames of a stream computed together; changes no result
 
 
 class Dataset(NamedTuple):
@@ -26,7 +26,7 @@ class Dataset(NamedTuple):
         return videos, self.angles[videos.frame_numbers()].reshape(-1, length)
 
     def chunks(self, stretch: Stretch, length: int = CHUNK) -> Iterator[np.ndarray]:
-        """The frames of a stretch, (length, 33, 100, 3) uint8 at a time; the last chunk has what is left."""
+        """The frames of a stretch, (length, 33, 100, 3) uint8 at a time; the last chunk may be shorter."""
         for first in range(stretch.start, stretch.stop, length):
             yield self.drive.frames[first : min(first + length, stretch.stop)]
 
@@ -37,7 +37,7 @@ def open_dataset(path: Path, sequence: int, split: str) -> Dataset:
     Args:
         path: the file that stage resize writes.
         sequence: frames in a sequence.
-        split: "blocked" or "random". lava-dl, whose split "random" is, keeps the first label of each sequence.
+        split: "blocked" or "random". With "random", lava-dl's split, the first label of a sequence is never repaired.
 
     Raises:
         UserError: the file is missing or damaged, or the drive is too short to split.

@@ -53,7 +53,7 @@ class Sequences:
             for start, into in zip(np.ravel(starts), frames.reshape(-1, self.length, *FRAME_SHAPE), strict=True):
                 self._file.seek(self._offset + int(start) * math.prod(FRAME_SHAPE))
                 if self._file.readinto(into) != into.nbytes:
-                    raise UserError(f"{self._file.name}: the file was truncated; `dvc repro resize` makes it again")
+                    raise UserError(f"{self._file.name}: the file was truncated; `dvc repro resize` rebuilds it")
         return frames
 
 

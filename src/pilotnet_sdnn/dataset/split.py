@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pilotnet_sdnn.dataset.sequences import frames_of_segments
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, counted
 
 BLOCKS = 5  # of the drive, in the blocked split; each holds out its last fifth
 MIN_HELD_OUT = 200  # frames of a held-out stretch, 10 seconds at 20 Hz; shorter drives have fewer blocks
@@ -38,8 +38,8 @@ def split_drive(segments: np.ndarray, sequence: int, split: str) -> Split:
         sequence: frames in a sequence.
         split: "blocked" holds out the last fifth of each of five blocks of the drive, with a gap of `GAP` frames
             on either side, whatever `sequence`. Segments cut held-out road into several stretches.
-            "random" is the permutation and 80/20 cut of sequences of lava-dl's PilotNet dataset: `cut` gives
-            back exactly these sequences. Neighbouring sequences of one part are one stretch.
+            "random" is the permutation and 80/20 cut of sequences in lava-dl's PilotNet dataset: `cut` returns
+            exactly these sequences. Neighbouring sequences of one part are one stretch.
 
     Raises:
         UserError: the drive is too short for a training and a test sequence.
@@ -48,8 +48,8 @@ def split_drive(segments: np.ndarray, sequence: int, split: str) -> Split:
     if not all(len(cut(part, sequence)) for part in parts):
         count = sum(len(frames) // sequence for frames in frames_of_segments(segments))
         raise UserError(
-            f"the drive has {len(segments)} frames, {count} sequences of {sequence}: too few for a {split} "
-            f"split into training and test; use a longer drive or a smaller `sequence`"
+            f"the drive has {counted(len(segments), 'frame')}, {counted(count, 'sequence')} of {sequence}: too few "
+            f"for a {split} split into training and test; use a longer drive or a smaller `sequence`"
         )
     return parts
 

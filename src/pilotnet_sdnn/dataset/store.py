@@ -15,7 +15,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from pilotnet_sdnn.errors import UserError, check_present, one_line, printable, shortened
+from pilotnet_sdnn.errors import UserError, check_present, counted, one_line, printable, shortened
 from pilotnet_sdnn.files import atomic_write
 
 FRAME_SHAPE = (33, 100, 3)  # height, width, RGB
@@ -56,8 +56,8 @@ def write_frames(
         blocks: label numbers and frames in the order of time, without bad frames.
         labels: number of labels, good and bad.
         describe: maps label numbers (N,) to angles (N,) in radians and segments (N,).
-        skipped: labels left out before.
-        attributes: what names the drive; `read_frames` returns `origin`.
+        skipped: labels that were already left out.
+        attributes: identify the drive; `read_frames` returns `origin`.
 
     Raises:
         UserError: every frame is bad.
@@ -65,7 +65,7 @@ def write_frames(
     with atomic_write(path) as temporary:
         numbers = _pack(temporary, blocks, labels)
         if len(numbers) == 0:
-            raise UserError(f"{path}: none of the {labels} frames can be read; get the drive again")
+            raise UserError(f"{path}: {counted(labels, 'frame')}, none of them readable; get the drive again")
         if len(numbers) < labels:
             _shorten(temporary, len(numbers))
         angles, segments = describe(numbers)
@@ -115,25 +115,25 @@ def read_frames(path: Path) -> Frames:
         if not np.isfinite(angles).all():
             raise ValueError("an angle is not finite")
         if segments[0] < 0 or segments[-1] > len(segments) or (np.diff(segments) < 0).any():
-            raise ValueError("segments are not counted upwards")
+            raise ValueError("its segments are out of order")
         if numbers[0] < 0 or (np.diff(numbers) < 1).any():
-            raise ValueError("numbers are not counted upwards")
+            raise ValueError("its label numbers are out of order")
         origin, skipped = store.attrs["origin"], store.attrs["skipped"]
         if not isinstance(origin, str) or not isinstance(skipped, np.integer) or skipped < 0:
-            raise ValueError("its attributes are not origin, a text, and skipped, a number")
+            raise ValueError("expected the attributes origin, a text, and skipped, a count")
     except MemoryError:
         raise
-    except Exception as error:  # h5py raises whatever damaged bytes lead it to
+    except Exception as error:  # damaged bytes make h5py raise any of a dozen exceptions
         reason = shortened(one_line(error), 120)
-        raise UserError(f"{path}: not a readable frames file ({reason}); `dvc repro resize` makes it again") from None
+        raise UserError(f"{path}: not a readable frames file ({reason}); `dvc repro resize` rebuilds it") from None
     return Frames(frames, angles, segments, numbers, printable(origin[:200]), int(skipped))
 
 
 def _dataset(store: h5py.File, path: Path, name: str, dtype: type, shape: tuple[int, ...]) -> h5py.Dataset:
-    """A dataset that lies in the file itself, in one piece.
+    """A dataset stored in the file itself, in one piece.
 
     Raises:
-        ValueError, KeyError: it does not.
+        ValueError, KeyError: it is not.
     """
     if not isinstance(store.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{name} is missing, or a link")
@@ -144,5 +144,5 @@ def _dataset(store: h5py.File, path: Path, name: str, dtype: type, shape: tuple[
         raise ValueError(f"{name} is empty")
     offset = dataset.id.get_offset()
     if dataset.external or dataset.is_virtual or offset is None or offset + dataset.nbytes > path.stat().st_size:
-        raise ValueError(f"{name} does not lie in the file in one piece")
+        raise ValueError(f"{name} is not stored in the file in one piece")
     return dataset

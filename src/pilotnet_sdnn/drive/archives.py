@@ -1,7 +1,7 @@
 """An untrusted zip or folder, read file by file and never unpacked.
 
-Names are relative, with forward slashes. Names that lead out, links, duplicate and encrypted entries, and more bytes
-than allowed are refused.
+Names are relative, with forward slashes. Refused are names that lead out, links, duplicate or encrypted entries, and
+more bytes than allowed.
 """
 
 import re
@@ -142,7 +142,7 @@ class ZipArchive:
 
     @property
     def has_forward_slashes(self) -> bool:
-        """Whether no entry was renamed: `x\\y` to `x/y`."""
+        """Whether no name had to be changed from `x\\y` to `x/y`."""
         return all(name == entry for name, entry in self._entries.items())
 
     def contains(self, name: str) -> bool:

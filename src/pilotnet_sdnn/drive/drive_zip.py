@@ -25,7 +25,7 @@ def open_drive(path: Path) -> zipfile.ZipFile:
         UserError: it is missing, or not a zip.
     """
     if not path.exists():
-        raise UserError(f"{path}: no such file; `dvc repro download` makes it")
+        raise UserError(f"{path}: no such file; `dvc repro download` creates it")
     return open_zip(path)
 
 
@@ -99,7 +99,7 @@ def pack_drive(
         path: the zip to write.
         frames: (file name, JPEG, degrees) or (file name, JPEG, degrees, seconds since 1970) in the order of
             time; JPEG None and degrees nan for a frame that is left out.
-        origin: name of the drive, shown with its figures.
+        origin: name of the drive, shown beside its results.
     """
     lines = []
     with zipfile.ZipFile(path, "w") as drive:

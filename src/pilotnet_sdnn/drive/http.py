@@ -1,4 +1,4 @@
-"""A zip from the web: resumed where it broke off, and checked before it gets its name."""
+"""Download a zip: resume a broken transfer, and check the file before it gets its final name."""
 
 import hashlib
 import re
@@ -40,17 +40,16 @@ def download(source: str, check: Callable[[Path], None], max_bytes: int) -> Path
     """The zip at an address, kept in the user's cache, so that a run with another seed does not download it again.
 
     After an error, Ctrl-C or a kill, the next call resumes if the file on the server is still the same. A second
-    process that wants the same address waits for the first. Proxies are those of the environment, HTTPS_PROXY and
-    NO_PROXY.
+    process that downloads the same address waits for the first. HTTPS_PROXY and NO_PROXY apply.
 
     Args:
         source: https address, optionally with the file's checksum, `#sha256=...`. Plain http needs the checksum,
             unless it is this machine.
-        check: raises a `UserError` if the zip is not what it should be.
+        check: raises a `UserError` if the zip is not the expected one.
         max_bytes: limit for the size of the file.
 
     Raises:
-        UserError: the download failed, or the file is not what it should be.
+        UserError: the download failed, or the file is not the expected one.
     """
     name = printable(without_password(source.partition("#")[0]))
     check_address(source, "", name, allow_http=True)
@@ -119,7 +118,7 @@ def _only_downloader(lock_path: Path, name: str) -> Iterator[None]:
 
 
 def _with_retries(request: Request) -> None:
-    """Download the file; retry with growing pauses as long as it may help."""
+    """Download the file; retry with growing pauses while that may help."""
     fresh = Retry(total=RETRIES, backoff_factor=FIRST_PAUSE, backoff_max=MAX_PAUSE, retry_after_max=MAX_PAUSE)
     retry, reached = fresh, size_of(request.incoming)
     with requests.Session() as session:
@@ -136,7 +135,7 @@ def _with_retries(request: Request) -> None:
                 raise UserError(f"{request.name}: download failed ({problem}); check the address")
             kept, at = kept_part(request.incoming)
             if at and kept.size:
-                problem += f", {at:,} of {kept.size:,} bytes are here"
+                problem += f", {at:,} of {kept.size:,} bytes received"
             if at >= reached + PROGRESS:
                 retry, reached = fresh, at
             try:
@@ -161,13 +160,13 @@ def _reason(error: requests.RequestException) -> str:
     if error.response is not None:
         return printable(f"{error.response.status_code} {error.response.reason}"[:80])
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection broke off"
+        return "the connection was lost"
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy in HTTPS_PROXY or HTTP_PROXY refuses the connection"
     if isinstance(error, requests.ConnectTimeout):
         return f"no connection within {transfer.TIMEOUT[0]:g} s"
     if isinstance(error, requests.Timeout) or "Read timed out" in str(error):
-        return f"it stalled: nothing came for {transfer.TIMEOUT[1]:g} s"
+        return f"it stalled: no data for {transfer.TIMEOUT[1]:g} s"
     if isinstance(error, requests.exceptions.SSLError):
         return f"its certificate is not valid: {_innermost(error)}"
     return _innermost(error)

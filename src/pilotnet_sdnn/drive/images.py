@@ -16,7 +16,7 @@ MAX_FILL = 1000  # fill bytes between the segments of a JPEG, which Pillow reads
 MAX_SEGMENTS = 1000  # before the image data of a JPEG
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 
-# Warnings of libjpeg-turbo about data that it then makes up. Pillow drops them.
+# With these warnings, libjpeg-turbo fills in invented pixels. Pillow drops the warnings.
 CORRUPT = ("Corrupt JPEG data", "Inconsistent progression sequence")
 
 Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS is lower, and an error where Pillow's limit begins as a warning
@@ -33,7 +33,7 @@ def decode_frame(data: bytes, where: str) -> Image.Image:
     animation its first image. Size and shape stay as they are.
 
     Raises:
-        UserError: the bytes are no image, or one that is cut off, corrupt or too much work.
+        UserError: the bytes are not an image, or it is truncated, corrupt or too expensive to decode.
     """
     try:
         return _decode(data)
@@ -41,7 +41,7 @@ def decode_frame(data: bytes, where: str) -> Image.Image:
         raise
     except _RefusedError as reason:
         raise UserError(f"{where}: {reason}") from None
-    except Exception:  # libraries raise whatever damaged bytes lead them to
+    except Exception:  # damaged bytes make the libraries raise any of a dozen exceptions
         raise UserError(f"{where}: not a readable image; repair the frame or remove its label") from None
 
 
@@ -59,7 +59,7 @@ def _decode_jpeg(data: bytes) -> Image.Image | None:
     """The image in an ordinary JPEG, by simplejpeg; None for another, which Pillow has to decode.
 
     simplejpeg is faster, has the same libjpeg-turbo as Pillow and gives the same bytes (shown by a test and, on a real
-    drive, by benchmarks/resize.py). Unlike Pillow, it tells what libjpeg-turbo warns of.
+    drive, by benchmarks/resize.py). Unlike Pillow, it reports libjpeg-turbo's warnings.
     """
     turned = _may_be_turned(data)
     try:

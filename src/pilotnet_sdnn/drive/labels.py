@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pilotnet_sdnn.drive.archives import quoted
-from pilotnet_sdnn.errors import UserError, printable
+from pilotnet_sdnn.errors import UserError, counted, printable
 
 MAX_LABELS = 2_000_000  # 28 hours at 20 frames a second
 MAX_DEGREES = 1080  # three turns of the steering wheel; Sully Chen's labels reach 502
@@ -69,15 +69,13 @@ class BadLabels:
             UserError: there is a bad line, and on_bad_frame is not "skip".
         """
         if self.count and self.on_bad_frame == "error":
-            others = f" (and {self.count - 1:,} more bad lines)" if self.count > 1 else ""
+            others = f" (and {counted(self.count - 1, 'more bad line')})" if self.count > 1 else ""
             raise UserError(
                 f"{self._first}{others}; fix it, remove it, or set on_bad_frame: skip to leave such lines out"
             )
 
     def __str__(self) -> str:
-        return printable(
-            f"{self.count:,} label{'s' * (self.count > 1)} left out (on_bad_frame: skip), first {self._first}"
-        )
+        return printable(f"{counted(self.count, 'label')} left out (on_bad_frame: skip), first {self._first}")
 
 
 def decode_text(data: bytes, where: str) -> str:
@@ -125,7 +123,7 @@ def parse_labels(text: str, where: str, bad: BadLabels | None = None) -> list[La
         label = _parse_line(content, line, bad)
         first = lines.setdefault(label.frame, line)
         if first != line and not math.isnan(label.degrees):
-            bad.add(line, f"{quoted(label.frame)} has a label already, on line {first}")
+            bad.add(line, f"{quoted(label.frame)} already has a label, on line {first}")
             label = label._replace(degrees=math.nan)
         labels.append(label)
     if strict:
@@ -152,13 +150,13 @@ def parse_degrees(angle: str, scale: float = 1) -> float:
     """The angle of the steering wheel in degrees: a number times `scale`.
 
     Raises:
-        ValueError: it is not a number, or beyond `MAX_DEGREES`; its text says so.
+        ValueError: it is not a number, or beyond `MAX_DEGREES`; with the message to show.
     """
     degrees = float(angle) * scale if NUMBER.fullmatch(angle) else math.nan
     if not math.isfinite(degrees):
         raise ValueError(f"expected an angle in degrees, found {quoted(angle)}")
     if abs(degrees) > MAX_DEGREES:
-        raise ValueError(f"{quoted(angle)} is no angle of a steering wheel: {degrees:g} degrees, at most {MAX_DEGREES}")
+        raise ValueError(f"{quoted(angle)} is not a steering angle: {degrees:g} degrees, more than {MAX_DEGREES}")
     return degrees
 
 
@@ -168,7 +166,7 @@ def parse_time(text: str) -> float:
     The format is that of Sully Chen's dataset of 2018 (`2018-07-01 17:09:44:912`, ending in milliseconds) or ISO 8601.
 
     Raises:
-        ValueError: it is neither; its text says so.
+        ValueError: it is neither; with the message to show.
     """
     text = text.strip()
     if published := re.fullmatch(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d):(\d{1,3})", text, re.ASCII):

@@ -29,7 +29,7 @@ from pilotnet_sdnn.drive.labels import (
     parse_labels,
     parse_time,
 )
-from pilotnet_sdnn.errors import UserError, shown
+from pilotnet_sdnn.errors import UserError, counted, shown
 
 Columns = Mapping[str, str | int | None]  # frame, angle and time to the name or position of the column, or None
 
@@ -39,7 +39,7 @@ SIMULATOR_LOG = "driving_log.csv"
 SIMULATOR_COLUMNS: Columns = {"frame": 0, "angle": 3, "time": 0}  # center,left,right,steering,throttle,brake,speed
 UNITS = {"degrees": 1, "radians": 180 / math.pi, "-degrees": -1, "-radians": -180 / math.pi}
 NO_COLUMNS: Columns = MappingProxyType({"frame": None, "angle": None, "time": None})
-MAX_DEPTH = 20  # folders of a path that are considered
+MAX_DEPTH = 20  # folders of a path to look into
 
 
 class Reading(NamedTuple):
@@ -92,7 +92,7 @@ def read_layout(archive: Archive, reading: Reading, table: str | None = None) ->
             return _simulator(archive, folder, reading)
         if tables:
             raise UserError(
-                f"{archive.where}: {quoted(folder + tables[0])} is not of a known layout; name its columns, "
+                f"{archive.where}: {quoted(folder + tables[0])} has no known layout; name its columns, "
                 f"csv_columns: {{frame: ..., angle: ..., time: null}}; its first line is "
                 f"{_shown(_head(archive, folder + tables[0]))}"
             )
@@ -215,10 +215,10 @@ def _read_table(
 
     def label(line: int, fields: list[str]) -> Label:
         if len(fields) != len(head[1]):
-            raise ValueError(f"expected {len(head[1])} columns as in the first line, found {len(fields)}")
+            raise ValueError(f"expected {counted(len(head[1]), 'column')} as in the first line, found {len(fields)}")
         frame = _located(archive, folder, fields[at["frame"]])
         if lines.setdefault(frame, line) != line:
-            raise ValueError(f"{quoted(frame)} has a label already, on line {lines[frame]}")
+            raise ValueError(f"{quoted(frame)} already has a label, on line {lines[frame]}")
         return Label(frame, degrees(fields[at["angle"]]), line, time(fields[at["time"]]) if "time" in at else None)
 
     labels = []

@@ -31,7 +31,7 @@ from pilotnet_sdnn.drive.drive_zip import (
 from pilotnet_sdnn.drive.http import download
 from pilotnet_sdnn.drive.labels import BadLabels
 from pilotnet_sdnn.drive.layouts import SIMULATOR, SULLY_CHEN, Drive, Reading, read_layout
-from pilotnet_sdnn.errors import UserError, one_line, printable, shortened, without_password
+from pilotnet_sdnn.errors import UserError, counted, one_line, printable, shortened, without_password
 from pilotnet_sdnn.files import atomic_write
 from pilotnet_sdnn.params import joint_name, synthetic_name
 from pilotnet_sdnn.paths import repository
@@ -128,7 +128,7 @@ def _source(name: str, path: Path, reading: Reading) -> Source:
         raise UserError(f"{path}: neither a file nor a folder")
     drive = read_layout(archive, reading, table)
     name = printable(without_password(name))
-    print(f"{name}: {drive.layout} layout, {_frames(drive):,} labelled frames")
+    print(f"{name}: {drive.layout} layout, {counted(_frames(drive), 'labelled frame')}")
     return Source(name, archive, drive)
 
 
@@ -153,7 +153,7 @@ def _pack(sources: list[Source], path: Path, max_bytes: int) -> None:
 def _origin(source: Source) -> str:
     if packed := _packed(source):
         return origin(packed)
-    return f"{SIMULATOR} drive, {_frames(source.drive):,} frames" if source.drive.layout == SIMULATOR else ""
+    return f"{SIMULATOR} drive, {counted(_frames(source.drive), 'frame')}" if source.drive.layout == SIMULATOR else ""
 
 
 def _shots(sources: list[Source], max_bytes: int) -> Iterator[tuple[str, bytes | None, float, float | None]]:
@@ -163,7 +163,7 @@ def _shots(sources: list[Source], max_bytes: int) -> Iterator[tuple[str, bytes |
     for at, (_, archive, drive), label in progress(
         shots, total=sum(len(source.drive.labels) for source in sources), desc="packing the drive", unit="frame"
     ):
-        frame = re.sub(r"[\s%]|^#", lambda found: quote(found[0]), label.frame)  # these would end a name in data.txt
+        frame = re.sub(r"[\s%]|^#", lambda found: quote(found[0]), label.frame)  # these end a name in data.txt
         name = f"{at}/{frame}" if len(sources) > 1 else frame
         image = None
         if not math.isnan(label.degrees):

@@ -11,7 +11,7 @@ from pilotnet_sdnn.drive.synthetic_world import STEERING_RATIO, build_world, tra
 
 
 def drive(frames: int, seed: int) -> Iterator[tuple[np.ndarray, float]]:
-    """Drive along the road that belongs to a seed, at 20 frames per second.
+    """Drive along the road of a seed, at 20 frames per second.
 
     Yields:
         (256, 455, 3) uint8 RGB image, and angle of the steering wheel in degrees, positive to the right.

@@ -17,7 +17,7 @@ HORIZON = 104  # row
 FOCAL_LENGTH = 380.0  # pixels: 62 degrees of view
 CAMERA_HEIGHT = 1.3
 
-LANE = 3.5  # width; the middle of this lane is the road's line of reference, the oncoming lane is left of it
+LANE = 3.5  # width; the middle of this lane is the road's reference line, the oncoming lane is left of it
 ROAD, ROAD_MIDDLE = 2 * LANE + 1.2, -LANE / 2
 LINE = 0.15
 DASH, DASH_PERIOD = 3.0, 9.0
@@ -151,7 +151,7 @@ def _paint_sky(sky: np.ndarray, world: World, car: Car, overcast: float, haze: n
 def _paint_ground(ground: np.ndarray, car: Car, path: Path, haze: np.ndarray) -> None:
     middle, turn, arc = (np.interp(DEPTH, path.z, along) for along in (path.x, path.heading, ARCS))
     across = (COLUMNS * PIXEL - middle.astype(np.float32)) * np.cos(turn).astype(np.float32)
-    # Extent of a pixel across the road: its width or, where the road runs aslant, its length if that is more.
+    # Extent of a pixel across the road: its width or, where the road runs diagonally, its length if that is larger.
     aslant = COLUMNS / FOCAL_LENGTH - np.tan(turn).astype(np.float32)
     pixel = np.maximum(PIXEL, np.abs(aslant) * PIXEL_LENGTH)
     # Half the resolution along the road, so that the passing ground does not flicker.

@@ -35,12 +35,12 @@ class Waves(NamedTuple):
         return (self.amplitude * np.sin(2 * math.pi * turns + self.phase)).sum(-1)
 
     def integral(self) -> "Waves":
-        """The waves that have these as their slope."""
+        """The waves whose slope is this."""
         return Waves(self.amplitude * self.wavelength / (2 * math.pi), self.wavelength, self.phase - math.pi / 2)
 
 
 class World(NamedTuple):
-    """The road and scenery that belong to a seed."""
+    """The road and scenery of a seed."""
 
     seed: int
     curvature: Waves  # 1/m over metres of road
@@ -74,7 +74,7 @@ class Path(NamedTuple):
 
 
 def build_world(seed: int) -> World:
-    """Draw the road and the scenery."""
+    """Draw the random road and scenery of a seed."""
     rng = np.random.default_rng(seed)
 
     def waves(std: float, *wavelengths: float) -> Waves:

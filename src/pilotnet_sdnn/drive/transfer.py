@@ -1,6 +1,6 @@
-"""One attempt to get what is missing of a file on a web server.
+"""One attempt to download the missing part of a file.
 
-The server is not trusted: bytes, time and redirects are limited, and a continued file is never spliced from two.
+The server is not trusted: bytes, time and redirects are limited, and a file is never joined from two versions.
 """
 
 import json
@@ -35,7 +35,7 @@ FREE_DISK = 2**28  # bytes that a download leaves free
 
 
 class Version(NamedTuple):
-    """What tells a file on a server from a later one at the same address; None is what the server does not say."""
+    """What identifies the version of a file on a server; None for what the server does not say."""
 
     size: int | None  # bytes of the whole file
     etag: str | None
@@ -52,7 +52,7 @@ class Request(NamedTuple):
 
     url: str
     name: str  # the address in messages, without a password
-    incoming: Path  # file for the bytes, beside a note that says which file they are of
+    incoming: Path  # receives the bytes; a note beside it says which version they are of
     max_bytes: int
     deadline: float  # of time.monotonic()
     allow_http: bool  # a checksum protects the file
@@ -63,11 +63,11 @@ class Broken(requests.ConnectionError):
 
 
 class TooSlowError(Exception):
-    """The server sends too little. It is no OSError, which requests and urllib3 would translate."""
+    """The server is too slow. This is not an OSError: requests and urllib3 would translate that."""
 
 
 def continue_download(session: requests.Session, request: Request) -> None:
-    """Get what is missing of the file.
+    """Download the missing part of the file.
 
     Raises:
         UserError: another attempt will not help.
@@ -80,7 +80,7 @@ def continue_download(session: requests.Session, request: Request) -> None:
 
 
 def _transfer(session: requests.Session, request: Request) -> bool:
-    """Receive the missing bytes; whether parts were joined that nothing but the zip's checksums can prove to match."""
+    """Receive the missing bytes and return whether only the zip's checksums can prove that the joined parts match."""
     kept, at = kept_part(request.incoming)
     if at and at == kept.size:
         return False
@@ -91,7 +91,7 @@ def _transfer(session: requests.Session, request: Request) -> bool:
     with _minimum_rate(counter, request.deadline), _open(session, request, headers) as response:
         if response.status_code == 416:
             discard(request.incoming)
-            raise Broken("the server has no more of it; starting over")
+            raise Broken("the server has no further bytes; starting over")
         pieces = response.iter_content(PIECE)
         first = next(pieces, b"")
         if page := web_page(response, first):
@@ -107,7 +107,7 @@ def _transfer(session: requests.Session, request: Request) -> bool:
         _receive(request, version, start, chain([first], pieces), counter)
     size = size_of(request.incoming)
     if version.size is not None and size < version.size:
-        raise Broken("the connection broke off")
+        raise Broken("the connection was lost")
     if version.size is not None and size > version.size:
         discard(request.incoming)
         raise Broken("the server sends more than it announced; starting over")
@@ -160,8 +160,8 @@ def _open(session: requests.Session, request: Request, headers: dict[str, str]) 
             previous, url = url, urljoin(url, target)
         except requests.RequestException:
             raise
-        except (ValueError, HTTPError):  # of an address that no parser takes
-            raise UserError(f"{request.name}: it leads to something that is no address; check it") from None
+        except (ValueError, HTTPError):  # of a malformed address
+            raise UserError(f"{request.name}: it redirects to a malformed address; check it") from None
     raise UserError(f"{request.name}: redirects {MAX_REDIRECTS} times without an end; check the address")
 
 
@@ -169,7 +169,7 @@ def check_address(url: str, previous: str, name: str, allow_http: bool) -> None:
     """Refuse an address that is malformed or not safe.
 
     Raises:
-        UserError: it is no https address, unless http is allowed, to this machine, or the file has a checksum.
+        UserError: it is not https. Http is allowed to this machine only, or with a checksum.
     """
     where = f"{name}: it redirects to {without_password(url)}, which" if previous else f"{name}:"
     try:
@@ -187,7 +187,7 @@ def check_address(url: str, previous: str, name: str, allow_http: bool) -> None:
         raise UserError(f"{where} is less safe than the address given; ask who runs the server")
     if not (allow_http or _this_machine(host)):
         raise UserError(
-            f"{where} http can be changed on its way; use https, or append the file's checksum to the address: "
+            f"{where} http can be altered in transit; use https, or append the file's checksum to the address: "
             "#sha256=..."
         )
 
@@ -252,7 +252,7 @@ def _check_space(request: Request, here: int, total: int) -> None:
     free = shutil.disk_usage(request.incoming.parent).free - FREE_DISK
     if total - here > free:
         raise UserError(
-            f"{request.name}: {(total - here) / 1e6:,.0f} MB more to download, but {request.incoming.parent} has room "
+            f"{request.name}: {(total - here) / 1e6:,.0f} MB left to download, but {request.incoming.parent} has room "
             f"for {max(free, 0) / 1e6:,.0f} MB; free some space, or set XDG_CACHE_HOME to another disk"
         )
 
@@ -268,12 +268,12 @@ def _intact(request: Request) -> bool:
 
 
 def _note(incoming: Path) -> Path:
-    """The note that says which file the bytes in `incoming` are of."""
+    """The note that says which version the bytes in `incoming` are of."""
     return incoming.with_suffix(".json")
 
 
 def kept_part(incoming: Path) -> tuple[Version, int]:
-    """The file being downloaded and the number of its bytes that are here."""
+    """The version being downloaded and the number of its bytes received so far."""
     try:
         return Version(*json.loads(_note(incoming).read_text(encoding="utf-8"))), size_of(incoming)
     except (OSError, ValueError, TypeError):
@@ -285,6 +285,6 @@ def size_of(path: Path) -> int:
 
 
 def discard(incoming: Path) -> None:
-    """Forget the part that is here."""
+    """Delete the partial download."""
     incoming.unlink(missing_ok=True)
     _note(incoming).unlink(missing_ok=True)

@@ -47,7 +47,7 @@ class _ConfirmationForm(HTMLParser):
 
 
 def confirmed_address(url: str, page: str) -> str | None:
-    """Where Google Drive's page about the missing virus scan leads after a yes; None for any other page."""
+    """The address behind "download anyway" on Google Drive's virus-scan page; None for any other page."""
     if urlsplit(url).hostname not in GOOGLE_HOSTS or "virus" not in page:
         return None
     form = _ConfirmationForm()
@@ -63,11 +63,11 @@ def describe_known(page: str, url: str) -> str | None:
     """What a well-known page is and what to do about it; None for any other page."""
     text = " ".join(html.unescape(re.sub("<[^<>]*>", " ", page)).split()).lower()
     if "quota exceeded" in text or "too many users have viewed or downloaded" in text:
-        return "Google Drive's page that its download quota is exceeded; try again in a day"
+        return "Google Drive's notice that its download quota is exceeded; try again in a day"
     if "scan this file for viruses" in text or "virus scan warning" in text:
         return "Google Drive's page about a virus scan; download the file with a browser and set source to its path"
     if urlsplit(url).hostname == "accounts.google.com" or re.search(r"type=.?password", page):
-        return "a page to log in; share the file with anyone who has the link, or set source to the path of a download"
+        return "a login page; share the file with anyone who has the link, or set source to the path of a download"
     return None
 
 

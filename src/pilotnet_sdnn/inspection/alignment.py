@@ -73,7 +73,7 @@ def turning(drive: Frames, advance: Callable[[int], object] = lambda count: None
                 turns[number] = -moved if response > 0 else math.nan
             before = picture
         advance(len(block))
-    return turns.round(9)  # turns that differ in their last bits are equal, and have one rank
+    return turns.round(9)  # turns that differ only in their last bits get the same rank
 
 
 def align(turns: np.ndarray, angles: np.ndarray, segments: np.ndarray) -> Alignment:

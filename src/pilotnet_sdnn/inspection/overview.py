@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pilotnet_sdnn.dataset.store import FRAME_SHAPE, Frames
+from pilotnet_sdnn.errors import counted
 from pilotnet_sdnn.files import atomic_write
 from pilotnet_sdnn.inspection.alignment import LAG_TOLERANCE, Alignment, inconclusive, warnings
 
@@ -89,7 +90,10 @@ def draw(path: Path, drive: Frames, alignment: Alignment, chart: dict[str, np.nd
 
 
 def _draw_header(figure: Figure, drive: Frames, alignment: Alignment, jumped: np.ndarray) -> None:
-    title = f"{drive.origin[:90]}: {len(drive.angles):,} frames used, {drive.skipped:,} left out, {len(jumped):,} jumps"
+    title = (
+        f"{drive.origin[:90]}: {counted(len(drive.angles), 'frame')} used, {drive.skipped:,} left out, "
+        f"{counted(len(jumped), 'jump')}"
+    )
     figure.text(0.5, 0.975, title, ha="center", va="center", fontsize=13, parse_math=False)
     if found := warnings(alignment):
         verdict, colour = "\n".join(found), "firebrick"

@@ -26,8 +26,8 @@ def netx_messages(network_file: Path, frames: np.ndarray) -> list[Tensor]:
         frames: (1, T, 33, 100, 3) uint8.
 
     Returns:
-        messages like those of `fixed_point.run`: layer n answers a frame n steps later; here the answer stands with the
-        frame.
+        messages like those of `fixed_point.run`: layer n answers a frame n steps later; here each answer is moved back
+        to its frame.
     """
     inputs = encode(frames)[0].permute(3, 2, 1, 0).numpy()
     count, latency = frames.shape[1], len(LAYERS) - 1
@@ -40,7 +40,7 @@ def netx_messages(network_file: Path, frames: np.ndarray) -> list[Tensor]:
 
 
 def first_difference(one: list[Tensor], other: list[Tensor]) -> str | None:
-    """Where two runs of a network part: the first frame, and the first layer in it. None: nowhere."""
+    """Where two runs of a network first differ, as frame and layer; None if nowhere."""
     parted = [(a != b).flatten(2).any(2)[0].nonzero() for a, b in zip(one, other, strict=True)]
     first = min(
         ((int(frames[0]), name) for frames, name in zip(parted, LAYERS, strict=True) if len(frames)), default=None
@@ -72,7 +72,7 @@ def stream_angles(
 
 
 def agreement(labels: np.ndarray, floating: np.ndarray, fixed: np.ndarray, is_start: np.ndarray) -> dict:
-    """How a fixed-point network steers beside the floating-point one, from angles (F,) in radians.
+    """Compare the steering of the fixed-point and the floating-point network, from angles (F,) in radians.
 
     `mse_ratio` is NaN where the floating-point network makes no error. Differences are in degrees of the steering
     wheel; those of the first and last tenth of the streams show drift.

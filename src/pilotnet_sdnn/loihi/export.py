@@ -13,11 +13,11 @@ from pilotnet_sdnn.sdnn.network import Network
 def export_hdf5(network: Network, path: Path) -> None:
     """Write the network as netx loads it, for Loihi 2.
 
-    A copy that has run once is exported: lava-dl writes the weights as last computed, which in a network just loaded
-    are not the loaded ones, and strips the weight normalisation of what it exports.
+    Exports a copy after one forward pass: lava-dl writes the weights it last computed, which a network just loaded has
+    not yet done, and it strips the weight normalisation of what it exports.
     lava-dl truncates thresholds to 1/64, although netx multiplies them by 2^12 before it rounds them to integers. Here
-    they are 64 times their value in full, rounded up to a multiple of 2^-18, the resolution of the neurons' state: no
-    change in float32 tells the exported threshold from the trained one.
+    they keep 64 times their full value, rounded up to a multiple of 2^-18, the resolution of the neurons' state: no
+    float32 change lies between the exported threshold and the trained one.
     """
     copy = Network()
     copy.load_state_dict(network.state_dict())

@@ -1,7 +1,7 @@
 """The exported network in integers: what lava computes in its fixed-point simulation of Loihi 2, to the bit.
 
 netx simulates neuron by neuron and time step by time step, with processes that send each other messages.
-Here a layer takes all frames at once, up to the memory of its neurons, which goes from frame to frame.
+Here a layer computes all frames at once, except the state of its neurons, which is carried from frame to frame.
 
 Numbers are int32 and wrap around like lava's. An input of 1.0 is 64, a message of 1.0 is 2^12, a
 weight of 1.0 is 2^6, so a neuron's state of 1.0 is 2^18. Convolutions wrap at 24 bits as well, in the frame
@@ -37,7 +37,7 @@ class Synapses(NamedTuple):
     connect: Callable[[Tensor], Tensor]  # float32 messages (N, ...) -> float32 input of the neurons (N, ...)
     largest: int  # input of a neuron per unit of message, at most
     flat: bool  # dense synapses take a vector
-    accumulate: Callable[[Tensor], Tensor]  # what the sums go through before they reach the neurons
+    accumulate: Callable[[Tensor], Tensor]  # applied to the sums before they reach the neurons
 
 
 class IntegerLayer(NamedTuple):
@@ -70,12 +70,12 @@ def read_network(path: Path) -> list[IntegerLayer]:
             layers = [_layer(group) for group in stored if _kind(group) != "flatten"]
         _check_connections(layers)
         return layers
-    except Exception as error:  # what damaged bytes make h5py raise is any of a dozen
+    except Exception as error:  # damaged bytes make h5py raise any of a dozen exceptions
         raise damaged(path, error, "export") from None
 
 
 def _check_connections(layers: list[IntegerLayer]) -> None:
-    """Check that every layer takes what the one before it sends, by one empty frame."""
+    """Check with one empty frame that every layer accepts what the one before it sends."""
     messages = torch.zeros(1, 1, *layers[0].shape, dtype=torch.int32)
     for layer in layers[1:]:
         assert layer.synapses
@@ -144,8 +144,8 @@ def _wrap_to_24_bits(sums: Tensor) -> Tensor:
 def _as_loihi_stores_it(weight: np.ndarray) -> tuple[np.ndarray, int]:
     """Dense weights in Loihi's eight bits and sign, and by how many bits they are shifted up to fill them.
 
-    Nothing is lost but in a layer without a positive weight whose lowest one is a power of two: that is
-    stored as -256, for which lava-nc has no room, and comes out one step smaller.
+    This is lossless with one exception. In a layer without positive weights, a lowest weight that is a power of
+    two would become -256, which lava-nc cannot store: it comes out one step smaller.
     """
     low, high = int(weight.min()), int(weight.max())
     if low == high == 0:
@@ -176,7 +176,7 @@ def encode(frames: np.ndarray) -> Tensor:
 
 
 def zero_state(network: list[IntegerLayer], sequences: int) -> list[State]:
-    """Neurons that have received and sent nothing, with which the network in floating point starts a sequence."""
+    """Neurons that have received and sent nothing, as at the start of a sequence in the floating-point network."""
     return [State(*torch.zeros(2, sequences, *layer.shape, dtype=torch.int32)) for layer in network]
 
 
@@ -200,19 +200,19 @@ def start_state(network: list[IntegerLayer], sequences: int) -> list[State]:
 def run(
     network: list[IntegerLayer], inputs: Tensor, states: list[State], corrected: bool = False
 ) -> tuple[list[Tensor], list[State]]:
-    """Run S sequences of T frames from a state of the layers, and the state that they leave.
+    """Run S sequences of T frames from the given state of the layers.
 
     Args:
         network: from `read_network`.
         inputs: (S, T, C, H, W) int32 from `encode`.
         states: from `start_state`, or what the frames before have left.
         corrected: neurons remember what they have sent, as later versions of lava do. In lava-nc 0.10 they
-            remember what they wanted to send, of which messages lack the lowest six bits, always rounded
-            down: with every message, receivers fall behind a little more.
+            remember their activation, although a message drops its lowest six bits and so rounds down:
+            with every message, receivers fall a little further behind.
 
     Returns:
         what each layer sent, int32 (S, T, *shape), with each layer's messages at the frame they answer; that
-        of the last layer is its state, `ONE` a radian.
+        of the last layer is its state, `ONE` a radian. Then the states after the last frame.
     """
     messages, sent, left = inputs, [], []
     for layer, state in zip(network, states, strict=True):
@@ -233,7 +233,7 @@ def _arriving(synapses: Synapses, messages: Tensor) -> Tensor:
 def _sums(synapses: Synapses, messages: Tensor) -> Tensor:
     """Weighted sums in int32, by float32 arithmetic that holds them exactly.
 
-    Sums of large messages are put together from those of their high and of their low bits.
+    Large messages are split into high and low bits, which are summed apart and then joined.
     """
     low, high = map(int, messages.aminmax()) if messages.numel() else (0, 0)
     if max(-low, high) * synapses.largest <= EXACT:
@@ -253,7 +253,7 @@ def _fire(layer: IntegerLayer, arriving: Tensor, state: State, corrected: bool =
     if layer.threshold is None:
         return activation, State(last, state.sent)
     sent = state.sent.clone()
-    for change in activation.unbind(1):  # in place: what was an activation becomes what is sent of it
+    for change in activation.unbind(1):  # in place: activations become messages
         change -= sent
         change *= change.abs() >= layer.threshold
         sent += change & -(2**STATE_BITS) if corrected else change

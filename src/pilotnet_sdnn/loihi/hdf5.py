@@ -1,8 +1,8 @@
-"""HDF5 files, checked at the door."""
+"""Checks of untrusted HDF5 files."""
 
 import h5py
 
-DEPTH = 4  # of groups within groups; a hard link to a group above would go on for ever
+DEPTH = 4  # of nested groups; a hard link to a parent group would never end
 
 
 def check_self_contained(group: h5py.Group, depth: int = DEPTH) -> None:

@@ -35,7 +35,7 @@ class Activity(NamedTuple):
 
 
 class EventCounter:
-    """Counts what a network sends; it knows the fan-outs of its neurons."""
+    """Counts a network's events and, by the fan-outs of its neurons, the synaptic operations they cause."""
 
     def __init__(self, network: Network, kernel: str) -> None:
         """Args:
@@ -82,7 +82,7 @@ def _by_frame(layer_counts: list[Tensor]) -> np.ndarray:
 
 
 def concatenated(activities: list[Activity]) -> Activity:
-    """One after the other."""
+    """The activities joined in order."""
     return Activity(*map(np.concatenate, zip(*activities, strict=True)))
 
 
@@ -114,7 +114,7 @@ def read_activity(path: Path) -> HeldOutActivity:
     try:
         with zipfile.ZipFile(path) as file:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
-                raise ValueError("it is compressed")  # and may be of any size then
+                raise ValueError("it is compressed")  # so it might expand to any size
         with np.load(path) as stored:
             content = {name: stored[name] for name in stored.files}
         running, restarted = (_checked(content, prefix) for prefix in ("", "restarted_"))
@@ -124,7 +124,7 @@ def read_activity(path: Path) -> HeldOutActivity:
         if not np.isfinite(labels).all():
             raise ValueError("labels are not finite numbers")
         return HeldOutActivity(str(content["origin"]), frames, labels, running, restarted)
-    except Exception as error:  # what damaged bytes make numpy raise is any of a dozen
+    except Exception as error:  # damaged bytes make numpy raise any of a dozen exceptions
         raise damaged(path, error, "evaluate") from None
 
 

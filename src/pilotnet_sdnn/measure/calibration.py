@@ -1,7 +1,7 @@
-"""Thresholds raised after training, each where it saves most for the least.
+"""Raise thresholds after training, step by step, where that saves most operations for the least error.
 
-Training finds weights; how much a neuron may hold back is decided afterwards. One training then gives a whole trade-off
-between error and operations.
+Training finds the weights; calibration then decides how much change a neuron may hold back. So one training gives a
+whole trade-off between error and operations.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ FACTOR = 2**0.25  # by which a threshold rises in one step
 
 
 class Calibration(NamedTuple):
-    """Thresholds, and what they do on the streams of the calibration."""
+    """Thresholds, and their effect on the calibration streams."""
 
     thresholds: list[float]  # of layer-0, layer-1, ...
     mse: float  # sq. radians
@@ -42,16 +42,16 @@ class Calibrator:
         self.parameters = [block.neuron.delta.threshold for block in network.layers[:layers]]
 
     def thresholds(self) -> list[float]:
-        """The network's, as they are."""
+        """The network's present thresholds."""
         return [parameter.item() for parameter in self.parameters]
 
     def set(self, thresholds: list[float]) -> None:
-        """Give the network other thresholds."""
+        """Set the network's thresholds."""
         for parameter, threshold in zip(self.parameters, thresholds, strict=True):
             parameter.data.fill_(threshold)
 
     def measure(self, thresholds: list[float]) -> Calibration:
-        """What thresholds do. Operations count from the second frame of each stream on: a camera starts once."""
+        """Measure thresholds. Operations count from the second frame of each stream on: a camera starts once."""
         self.set(thresholds)
         activity = concatenated([self.counter.sequences(stream[None]) for stream in self.frames])
         mse = float(np.mean((activity.angles.astype(float) - self.angles.ravel()) ** 2))

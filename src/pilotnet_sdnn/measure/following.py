@@ -1,7 +1,7 @@
 """Does a network follow the road, or answer once and hold still?
 
-A sigma-delta network that starts anew sends its first frame whole. One that then sends little has few events and, on
-short sequences, a small error. These figures tell it from one that follows.
+A sigma-delta network sends its first frame whole. One that then sends little has few events and, on short sequences, a
+small error. These figures distinguish it from a network that follows.
 """
 
 import numpy as np
@@ -22,9 +22,9 @@ def held(angles: np.ndarray, is_start: np.ndarray, hold: int) -> np.ndarray:
 
 
 def lag(labels: np.ndarray, angles: np.ndarray, is_start: np.ndarray) -> int | None:
-    """By how many frames angles (F,) follow labels (F,) of the same streams: where they correlate best.
+    """The lag in frames at which angles (F,) correlate best with labels (F,) of the same streams.
 
-    Negative where they come early; None where either does not vary.
+    Negative if angles come early; None if either does not vary.
     """
     stream = np.cumsum(is_start)
 
@@ -32,7 +32,7 @@ def lag(labels: np.ndarray, angles: np.ndarray, is_start: np.ndarray) -> int | N
         later = np.arange(max(shift, 0), len(labels) + min(shift, 0))
         later = later[stream[later] == stream[later - shift]]
         a, b = angles[later].astype(float), labels[later - shift].astype(float)
-        if len(a) < max(2, len(labels) / 2) or a.std() == 0 or b.std() == 0:  # of few pairs it says nothing
+        if len(a) < max(2, len(labels) / 2) or a.std() == 0 or b.std() == 0:  # too few pairs to mean anything
             return -np.inf
         return float(np.corrcoef(a, b)[0, 1])
 
@@ -52,9 +52,9 @@ def by_tenth(errors: np.ndarray, is_start: np.ndarray) -> np.ndarray:
 def following_metrics(labels: np.ndarray, angles: np.ndarray, is_start: np.ndarray, hold: int) -> dict:
     """What tells a network that follows from one that holds still, on streams of F frames.
 
-    `held_mse` (sq. radians) is that of holding each answer for `hold` frames: no better than the network's own means
-    that the rest of its answers add nothing. `prediction_spread_degrees` beside `label_spread_degrees`: standard
-    deviations. `lag_frames`: see `lag`. `first_tenth_mse` and `last_tenth_mse` of the streams: drift.
+    `held_mse` (sq. radians) is the MSE of holding each answer for `hold` frames: if the network's own MSE is no lower,
+    the answers in between add nothing. `prediction_spread_degrees` and `label_spread_degrees` are standard deviations.
+    `lag_frames`: see `lag`. `first_tenth_mse` and `last_tenth_mse` of the streams show drift.
     """
     errors = (angles.astype(float) - labels) ** 2
     tenths = by_tenth(errors, is_start)

@@ -34,8 +34,8 @@ class Counts(NamedTuple):
 def operations(geometry: list[LayerGeometry], counts: Counts, macs: np.ndarray, energy: Energy) -> dict:
     """The comparison with the ANN baseline, per layer and in total.
 
-    `events` and `synops` are means over the counted frames. Their 95th percentile (`_p95`) and worst (`_worst`) follow,
-    for which hardware is sized, and the mean of the frames seen from rest (`_first`), which are sent whole. A total's
+    `events` and `synops` are means over the counted frames. Hardware is sized for their 95th percentile (`_p95`) and
+    worst frame (`_worst`). `_first` is the mean of the frames seen from rest, which are sent whole. A total's
     percentile is that of the frames' totals, not the sum of the layers'.
 
     Args:
@@ -96,7 +96,7 @@ def energies(synops: dict[str, float], neurons: int, macs: int, energy: Energy) 
 
 
 def _ratio(dense: float, sparse: float) -> float:
-    """How many times less; infinite for a network that sends nothing at all."""
+    """The factor between the two; infinite for a network that sends nothing at all."""
     return float(dense / sparse) if sparse else math.inf
 
 
@@ -109,7 +109,7 @@ def exact_operations(
         geometry: of the nine layers.
         activity: of streams or of sequences.
         energy: of an operation.
-        starts_count: the frames seen from rest are in the means, as they should be; not so in the tutorial's protocol.
+        starts_count: whether the means include the frames seen from rest; the tutorial's protocol leaves them out.
     """
     events = np.pad(activity.events, ((0, 0), (0, 1)))
     counts = Counts(events, activity.synops, activity.is_start, starts_count | ~activity.is_start)
@@ -120,7 +120,7 @@ def published_operations(geometry: list[LayerGeometry], activity: Activity, ener
     """`operations` as the tutorial's table has them; frames seen from rest are left out.
 
     It counts positive messages only, those of the readout too, and multiplies each by channels * kernel / stride of the
-    layer it goes to, borders and padding ignored; its MACs are what this gives where every neuron sends.
+    layer it goes to, borders and padding ignored; its MACs are the same product with every neuron sending.
     """
     fan_outs = np.array([_published_fan_out(layer.synapse) for layer in geometry[1:]])
     neurons = np.array([layer.neurons for layer in geometry[:-1]])

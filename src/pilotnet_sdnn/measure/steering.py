@@ -37,7 +37,7 @@ def training_metrics(log: Path) -> dict:
             "final_train_mse": last["train_mse"],
             "final_test_mse": last["test_mse"],
         }
-    except Exception as error:  # a csv reader's errors are many, and so are float's
+    except Exception as error:  # the csv reader and float raise many kinds of errors
         raise damaged(log, error, "train") from None
 
 

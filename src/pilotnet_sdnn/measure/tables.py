@@ -61,7 +61,7 @@ def _spread_table(comparison: dict) -> str:
 
 def _markdown(head: tuple, rows: list[tuple], text_columns: int) -> str:
     align = ["left"] * text_columns + ["right"] * (len(head) - text_columns)
-    with mock.patch.object(tabulate, "MIN_PADDING", 0):  # or the tables pass 80 columns; it is no argument
+    with mock.patch.object(tabulate, "MIN_PADDING", 0):  # keeps tables within 80 columns; there is no argument for it
         return tabulate.tabulate(rows, head, tablefmt="github", colalign=align, disable_numparse=True)
 
 

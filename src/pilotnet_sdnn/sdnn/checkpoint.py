@@ -1,11 +1,11 @@
-"""The state of a training run, kept where the next start of a killed run finds it.
+"""Training states that outlive a killed run: the next start resumes from them.
 
-A checkpoint is named by a fingerprint of all that the run depends on, so an experiment never resumes from
-another one's. It lies in models/checkpoints of the repository, also for `dvc exp run --temp` and queued
-experiments, which run in a copy of it. DVC does not know this folder, so the run cache works as ever.
+A checkpoint's name is a fingerprint of all that the run depends on, so an experiment never resumes from another
+one's. It lies in models/checkpoints of the repository, also for `dvc exp run --temp` and queued experiments, which
+run in a copy of it. DVC does not know this folder, so its run cache works as usual.
 
-The state of a finished run stays: a `dvc` that was killed before it recorded the outputs takes them over
-when it is started again, instead of training once more.
+The state of a finished run stays. A `dvc` that was killed before it recorded the outputs then takes them over at its
+next start and does not train again.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ from pilotnet_sdnn.params import read_mapping
 from pilotnet_sdnn.paths import CHECKPOINTS, ENVIRONMENT, LOCK, PIPELINE, repository
 from pilotnet_sdnn.sdnn.network import tensor_bytes, write_tensors
 
-FINISHED_STATES = 8  # that are kept, the newest ones; each has about 7 MB
+FINISHED_STATES = 8  # kept, the newest ones; about 7 MB each
 
 
 def checkpoint_path(stage: str, environment: dict[str, str]) -> Path:
-    """Where a stage keeps its state that runs with the present parameters, code and data.
+    """Where a stage keeps the state of a run with the present parameters, code and data.
 
-    What counts are the parameters and dependencies that dvc.yaml declares for the stage: DVC runs it again
-    when they change, and no other change makes it another run.
+    The fingerprint covers the parameters and dependencies that dvc.yaml declares for the stage: DVC runs it again when
+    they change, and no other change makes another run of it.
 
     Args:
         stage: its name in dvc.yaml.
@@ -45,7 +45,7 @@ def checkpoint_path(stage: str, environment: dict[str, str]) -> Path:
         for file, names in declared.items()
     ]
     libraries = [name for declared in definition["params"] for name in declared.get(ENVIRONMENT.as_posix(), [])]
-    values.append([version(name) for name in libraries])  # as installed, which may not be as locked
+    values.append([version(name) for name in libraries])  # the installed ones, which may differ from the locked ones
     fingerprint = hashlib.sha256(json.dumps([stage, values, environment], sort_keys=True).encode())
     for path in _files(definition["deps"]):
         with path.open("rb") as file:
@@ -54,13 +54,13 @@ def checkpoint_path(stage: str, environment: dict[str, str]) -> Path:
 
 
 def _files(dependencies: list[str]) -> Iterator[Path]:
-    """The files and the files of the folders, without Python's own caches."""
+    """The files, and all files of the folders, without Python's caches."""
     for path in map(Path, dependencies):
         yield from sorted(file for file in path.rglob("*.*") if file.suffix != ".pyc") if path.is_dir() else [path]
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Replace the checkpoint at once: there is an old one or a new one, never half of one."""
+    """Replace the checkpoint atomically: the old one or the new one exists, never half of one."""
     write_tensors(path, {"run": path.stem, "state": state})
 
 
@@ -84,7 +84,7 @@ def only_trainer(path: Path) -> Iterator[Path]:
     """Hold the run whose checkpoint is at `path`, until its outputs are written.
 
     Raises:
-        UserError: another process trains it, maybe one that outlived its `dvc`.
+        UserError: another process trains it, perhaps one that outlived its `dvc`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock_path = path.with_suffix(".lock")
@@ -93,8 +93,8 @@ def only_trainer(path: Path) -> Iterator[Path]:
     except zc.lockfile.LockError:
         process = lock_path.read_text().strip()
         raise UserError(
-            f"process {process} is training this very run already (maybe it outlived its dvc); wait for it, or end "
-            f"it with `kill {process}`: this command then takes over what it has done"
+            f"process {process} is already training this run (it may have outlived its dvc); wait for it, or end it "
+            f"with `kill {process}`: this command then resumes from its state"
         ) from None
     try:
         _retrieve_finished(path)
@@ -106,7 +106,7 @@ def only_trainer(path: Path) -> Iterator[Path]:
 
 
 def _retrieve_finished(path: Path) -> None:
-    """Put the state of a finished run back, if there is one whose outputs DVC has not recorded."""
+    """Bring back the state of a finished run whose outputs DVC has not recorded, if there is one."""
     finished = _finished(path)
     if not finished.exists():
         return
@@ -121,7 +121,7 @@ def _lock_text() -> str:
 
 
 def _retire(path: Path) -> None:
-    """Keep the state of a run that is finished for the `dvc` that started it, if one did."""
+    """Keep the state of a finished run for the `dvc` that started it, if one did."""
     if "DVC_STAGE" not in os.environ:
         path.unlink(missing_ok=True)
         return

@@ -2,7 +2,7 @@
 
 Both libraries are archived and were written for Python 3.10. They work on later versions once two import traps are
 out of the way. Both traps are in lava-nc, which only netx needs and which takes seconds to import. So `slayer` is
-imported here, and `netx` when somebody asks for it: `from pilotnet_sdnn.sdnn.lava import netx`.
+imported here, and `netx` on demand: `from pilotnet_sdnn.sdnn.lava import netx`.
 """
 
 import contextlib
@@ -49,10 +49,10 @@ def __getattr__(name: str) -> Any:
 
 
 def _import_lava_nc() -> None:
-    """Import the parts of lava-nc that Python 3.11 and later refuse, with the reason removed.
+    """Import the parts of lava-nc that Python 3.11 and later refuse, after removing what they object to.
 
     `var_model` has dataclass instances as field defaults: they are accepted once they are hashable. The multiprocessing
-    module sets the start method at import, which raises if anything has used multiprocessing before: here it may.
+    module sets the start method at import, which raises if anything has used multiprocessing before; here it is forced.
     """
     hashable = functools.partial(dataclasses.dataclass, unsafe_hash=True)
     with mock.patch.object(dataclasses, "dataclass", hashable):
@@ -68,7 +68,7 @@ def simulate_fixed_point(network_file: Path, inputs: np.ndarray, steps: int) -> 
     Args:
         network_file: HDF5 network as `export_hdf5` writes it.
         inputs: (W, H, C, T) integer input to the neurons of the first layer, one slice per step; after the
-            last comes the first again.
+            last one the first follows again.
         steps: time steps to run. Every layer after the first adds one step of latency.
 
     Yields:
@@ -88,7 +88,7 @@ def simulate_fixed_point(network_file: Path, inputs: np.ndarray, steps: int) -> 
         network = netx.hdf5.Network(net_config=str(network_file))
     source = RingBuffer(data=inputs)
     source.s_out.connect(network.in_layer.neuron.a_in)
-    extractors = [Extractor(shape=layer.shape) for layer in network.layers]  # a sink is read out number by number
+    extractors = [Extractor(shape=layer.shape) for layer in network.layers]  # a sink would be read out number by number
     for layer, extractor in zip(network.layers, extractors, strict=True):
         layer.out.connect(extractor.in_port)
     untagged = {Extractor: PyLoihiExtractorModel}
@@ -109,15 +109,15 @@ def _weights_as_they_fit(optimize: Callable) -> Callable:
 def _supervised(network: Any) -> Iterator[None]:
     """Run the thirty processes of a simulation in the block, and end them with it, however it ends.
 
-    They wait for each other, and this process for them: lava never notices that one of them is gone.
+    They wait for each other, and this process waits for them: lava never notices when one of them dies.
 
     Raises:
         UserError: one of them was killed.
     """
     from lava.magma.runtime.message_infrastructure import multiprocessing as infrastructure
 
-    actors: list[Any] = []  # that run
-    exit_codes: set[int | None] = {None}  # that they may have now: None of those that run
+    actors: list[Any] = []  # running
+    exit_codes: set[int | None] = {None}  # allowed at present; None while a process runs
 
     class Actor(infrastructure.SystemProcess):
         def start(self) -> None:
@@ -137,7 +137,7 @@ def _supervised(network: Any) -> Iterator[None]:
 
     def refuse_to_wait(*signal: object) -> None:
         if not exit_codes.issuperset(actor.exitcode for actor in actors):
-            raise UserError("netx: a process of the simulation ended early, maybe because memory ran out; try again")
+            raise UserError("netx: a process of the simulation ended early, perhaps because memory ran out; try again")
 
     before = signal.signal(signal.SIGCHLD, refuse_to_wait)
     try:
@@ -147,7 +147,7 @@ def _supervised(network: Any) -> Iterator[None]:
         network.stop()
     finally:
         signal.signal(signal.SIGCHLD, before)
-        for actor in tuple(actors):  # there are some after an error only; lava's `stop` would wait for their answers
+        for actor in tuple(actors):  # left over after an error only; lava's `stop` would wait for their answers
             actor.kill()
             actor.join()
         if network.runtime:
@@ -155,13 +155,13 @@ def _supervised(network: Any) -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it has ended."""
+    """End this process when its parent has ended."""
     multiprocessing.parent_process().join()  # type: ignore[union-attr]
     os._exit(1)
 
 
 class _AnonymousMemory:
-    """Memory shared by inheritance, in the place of lava's manager: it has no name, so a killed run leaves no file."""
+    """Memory shared by inheritance instead of lava's manager: it has no name, so a killed run leaves no file."""
 
     def start(self) -> None: ...
 

@@ -8,11 +8,11 @@ from torch import Tensor
 def synops_loss(rates: Tensor, thresholds: Tensor, macs: Tensor) -> Tensor:
     """An upper bound on the synaptic operations, in tenths of the ANN baseline's MACs.
 
-    A message is at least as large as its threshold, so a layer's rate over its threshold is no less than
-    its events per neuron and frame (but for the rounding of messages), and layers count by the MACs that
-    their messages replace. This penalises operations, after Sorbaro et al., "Optimizing the
-    energy consumption of spiking neural networks for neuromorphic applications", Frontiers in
-    Neuroscience 2020. Thresholds learn from the rates alone: they are constants here.
+    A message is at least as large as its threshold. So, up to the rounding of messages, a layer's rate over its
+    threshold is no less than its events per neuron and frame. Each layer is weighted by the MACs that its messages
+    replace. This penalises operations, after Sorbaro et al., "Optimizing the energy consumption of spiking neural
+    networks for neuromorphic applications", Frontiers in Neuroscience 2020. Thresholds learn from the rates alone:
+    they are constants here.
 
     Args:
         rates: (9,) as in `NetworkOutput`; the readout's is not used, it sends no events.

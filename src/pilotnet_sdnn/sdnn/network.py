@@ -122,7 +122,7 @@ class Network(torch.nn.Module):
         return [p for p in self.parameters() if not any(p is other for other in fixed)]
 
     def start_from(self, pretrained: dict[str, Tensor]) -> None:
-        """Take over weights and batch-norm means, not thresholds; the means stay as they are from now on.
+        """Take over weights and batch-norm means, not thresholds; the means are frozen from now on.
 
         Means over the few sequences of a batch are noise that single frames did not have.
 
@@ -192,13 +192,13 @@ def read_tensors(path: Path, stage: str) -> dict[str, Tensor]:
     try:
         with zipfile.ZipFile(path) as file:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
-                raise ValueError("it is compressed")  # and may be of any size then
+                raise ValueError("it is compressed")  # so it might expand to any size
         content = torch.load(path, weights_only=True, map_location="cpu")
         for name, tensor in content.items():
             if not torch.is_tensor(tensor) or not tensor.isfinite().all():
                 raise ValueError(f"{name} is no tensor of finite numbers")
         return content
-    except Exception as error:  # what damaged bytes make torch's unpickler raise is any of a dozen
+    except Exception as error:  # damaged bytes make torch's unpickler raise any of a dozen exceptions
         raise damaged(path, error, stage) from None
 
 
@@ -206,7 +206,7 @@ def load_network(path: Path, stage: str = "calibrate") -> Network:
     """The network that the stage saved at `path`, in evaluation mode.
 
     Raises:
-        UserError: there is none, or it is of another network.
+        UserError: the file is missing, damaged or of another network.
     """
     network = Network()
     weights = read_tensors(path, stage)

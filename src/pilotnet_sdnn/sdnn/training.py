@@ -29,7 +29,7 @@ Penalty = Callable[[Tensor], Tensor]
 
 @dataclass
 class Statistics:
-    """Sums over the batches of an epoch; every frame weighs the same, also those of a short last batch."""
+    """Sums over the batches of an epoch; every frame has the same weight, also in a short last batch."""
 
     squared_error: float = 0.0
     frames: int = 0
@@ -37,12 +37,12 @@ class Statistics:
     event_frames: int = 0  # in which they were counted
 
     def add(self, mse: float, output: NetworkOutput) -> None:
-        """Count a batch of sequences in; events in the first frame of a sequence do not count."""
+        """Add a batch of sequences; events in the first frame of a sequence do not count."""
         count, length = output.angles.shape
         self.add_frames(mse, count * length, int(output.events.sum()), count * (length - 1))
 
     def add_frames(self, mse: float, frames: int, events: int, event_frames: int) -> None:
-        """Count frames in."""
+        """Add frames."""
         self.squared_error += mse * frames
         self.frames += frames
         self.events += events
@@ -79,7 +79,7 @@ class Training:
     kept_weights: dict[str, Tensor] = field(default_factory=dict)
 
     def end_epoch(self, lr: float, test: Statistics, keep_best: bool) -> str:
-        """Log the epoch, keep its weights, where `keep_best` only if they are better, and start the next.
+        """Log the epoch, keep its weights (with `keep_best`, only if they are better) and start the next.
 
         Returns:
             The line to print.
@@ -147,9 +147,9 @@ def fit(
         train: the batches of an epoch, counted from 0.
         measure: the network on held-out road.
         epochs: how many there are.
-        keep_best: the published way: held-out road chooses the epoch, so its figure is too good.
+        keep_best: as published: held-out road chooses the epoch, so its MSE is optimistic.
         checkpoint: the file of the state.
-        checkpoint_minutes: the longest time that a killed run loses.
+        checkpoint_minutes: the most that a killed run loses.
         penalty: what is added to the MSE, from the rates of `NetworkOutput`.
         on_epoch: called after each epoch.
 
@@ -201,7 +201,7 @@ class StateSaver:
         """Save if it is due.
 
         Raises:
-            KeyboardInterrupt: the run is asked to stop; its state is saved.
+            KeyboardInterrupt: the run was asked to stop; its state is saved.
         """
         if self.stop or time.monotonic() - self.saved_at > self.seconds:
             self.save()
@@ -269,6 +269,6 @@ def gradient_norms(network: torch.nn.Module) -> list[float]:
 
 
 def learning_rate(initial: float, epoch: int, epochs: int) -> float:
-    """That of an epoch, counted from 0: divided by 10/3 at 30 %, 60 % and 80 % of all, 60, 120 and 160 of 200."""
+    """The rate in an epoch, counted from 0: divided by 10/3 at 30 %, 60 % and 80 % of all (at 60, 120, 160 of 200)."""
     falls = sum(epoch * 10 >= epochs * tenths for tenths in (3, 6, 8))
     return initial / (10 / 3) ** falls

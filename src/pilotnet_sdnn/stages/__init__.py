@@ -11,7 +11,7 @@ from pilotnet_sdnn.interrupts import exit_at_once_on_interrupts
 if sys.argv[0] == "-m":  # Python is looking for the stage to run; torch, which it imports first, takes seconds
     exit_at_once_on_interrupts()
 
-if find_spec("ruamel") is None:  # `.venv/bin/dvc` without the environment: `python` is then another one
+if find_spec("ruamel") is None:  # `.venv/bin/dvc` without activation: `python` is then another one
     sys.exit(
         f"error: {sys.executable} does not have the packages of this project; start dvc by `uv run dvc`, or activate "
         ".venv first"

@@ -16,7 +16,7 @@ from pilotnet_sdnn.sdnn.network import load_network, write_tensors
 
 STREAMS = 10  # of training road, at most
 LENGTH = 256  # frames of each, at most
-LAYERS_RAISED = 5  # layer-0 to layer-4: behind the others lie 0.1 % of the operations
+LAYERS_RAISED = 5  # layer-0 to layer-4: the others' events cause 0.1 % of the operations
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     write_csv(CALIBRATION_LOG, ("sparsity", "mse", *thresholds), log)
     write_tensors(NETWORK, network.state_dict())
     if step.sparsity < params.sparsity:
-        print(f"warning: sparsity: {params.sparsity} is out of reach, {step.sparsity:.1f} is the most")
+        print(f"warning: sparsity: {params.sparsity} is out of reach; {step.sparsity:.1f} is the highest")
 
 
 def training_streams(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ from pilotnet_sdnn.drive.drive_zip import labels_name, odd_shapes, open_drive, o
 from pilotnet_sdnn.drive.labels import BadLabels
 from pilotnet_sdnn.drive.layouts import Reading
 from pilotnet_sdnn.drive.sources import fetch
-from pilotnet_sdnn.errors import exit_on_error
+from pilotnet_sdnn.errors import counted, exit_on_error
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import DRIVE
 
@@ -18,7 +18,10 @@ def main() -> None:
     with open_drive(DRIVE) as drive:
         labels = read_labels(drive, BadLabels(labels_name(drive), params.on_bad_frame))
         drives = len({label.drive for label in labels})
-        print(f"{DRIVE}: {origin(drive)}, {len(labels):,} labelled frames" + f" of {drives} drives" * (drives > 1))
+        print(
+            f"{DRIVE}: {origin(drive)}, {counted(len(labels), 'labelled frame')}"
+            + f" of {drives} drives" * (drives > 1)
+        )
         for warning in odd_shapes(drive, labels):
             print(f"warning: {warning}")
 

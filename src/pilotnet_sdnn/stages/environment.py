@@ -1,7 +1,7 @@
-"""Write the locked versions of the libraries that decide the outputs.
+"""Write the locked versions of the libraries that the outputs depend on.
 
-Stages name the versions they depend on as parameters, so an upgrade of torch in uv.lock trains again and an upgrade of
-a linter runs nothing but this stage.
+Stages name the versions they depend on as parameters. So an upgrade of torch in uv.lock retrains, and an upgrade of a
+linter runs only this stage.
 """
 
 import json
@@ -26,7 +26,7 @@ def main() -> None:
         versions = {library: locked[library] for library in LIBRARIES}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
         raise UserError(
-            f"{UV_LOCK}: not a lock file with {', '.join(LIBRARIES)} ({error!r}); `uv lock` makes it"
+            f"{UV_LOCK}: not a lock file with {', '.join(LIBRARIES)} ({error!r}); `uv lock` creates it"
         ) from None
     # quoted, or YAML reads 2.10 as the number 2.1
     write_text(ENVIRONMENT, "".join(f"{library}: {json.dumps(version)}\n" for library, version in versions.items()))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pilotnet_sdnn.dataset.road import CHUNK, Dataset, open_dataset
-from pilotnet_sdnn.errors import exit_on_error
+from pilotnet_sdnn.errors import counted, exit_on_error
 from pilotnet_sdnn.files import write_csv, write_metrics, write_text
 from pilotnet_sdnn.measure.activity import (
     TUTORIAL_SEQUENCE,
@@ -67,11 +67,12 @@ def main() -> None:
     write_csv(STEERING_PLOT, ("frame", "label_degrees", "predicted_degrees"), zip(frames[shown], *degrees, strict=True))
 
     print(
-        f"{dataset.drive.origin}: {len(dataset.split.test)} held-out stretches, {len(frames)} frames\n"
+        f"{dataset.drive.origin}: {counted(len(dataset.split.test), 'held-out stretch')}, "
+        f"{counted(len(frames), 'frame')}\n"
         f"as a running camera: mse {steering['mse']:.5f} sq. radians, mae {steering['mae_degrees']:.2f} degrees, "
         f"r2 {steering['r2']:.3f}; {events['events_per_frame']:.1f} events/frame\n"
         f"restarted every {TUTORIAL_SEQUENCE} frames: mse {restarted_steering['mse']:.5f}; holding each answer for "
-        f"{params.sequence} frames: mse {following['held_mse']:.5f}"
+        f"{counted(params.sequence, 'frame')}: mse {following['held_mse']:.5f}"
     )
 
 
@@ -91,7 +92,7 @@ def run_restarted(counter: EventCounter, dataset: Dataset) -> tuple[Activity, np
 
 
 def longest_stream(is_start: np.ndarray) -> np.ndarray:
-    """The indices of the frames of the longest stream, the first of them where several are as long."""
+    """The indices of the frames of the longest stream, the first one if several are equally long."""
     streams = np.split(np.arange(len(is_start)), np.flatnonzero(is_start)[1:])
     return max(streams, key=len)
 

@@ -1,6 +1,6 @@
 """Train the network on single frames, without thresholds: stage train starts from it.
 
-Shuffled frames are diverse batches, long sequences of road are not: on a real drive a network that starts from here
+Shuffled frames make diverse batches; long sequences of road do not. On a real drive a network that starts from here
 follows the road better. One pretraining serves all experiments with thresholds and the event loss.
 """
 
@@ -10,7 +10,7 @@ from functools import partial
 from pilotnet_sdnn.dataset.augmentation import Augmentation
 from pilotnet_sdnn.dataset.batches import FRAMES_PER_STEP, train_and_test
 from pilotnet_sdnn.dataset.road import open_dataset
-from pilotnet_sdnn.errors import exit_on_error
+from pilotnet_sdnn.errors import counted, exit_on_error
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import FRAMES, PRETRAINED
 from pilotnet_sdnn.sdnn import kernels
@@ -32,7 +32,7 @@ def main() -> None:
     dataset = open_dataset(FRAMES, params.sequence, params.split)
     augmentation = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
     train, test = train_and_test(dataset, 1, FRAMES_PER_STEP, augmentation, params.seed, device)
-    print(f"{dataset.drive.origin}: {len(train(0).order)} training and {len(test.order)} held-out frames")
+    print(f"{dataset.drive.origin}: {len(train(0).order):,} training and {counted(len(test.order), 'held-out frame')}")
 
     # network
     network = Network(threshold=0, dense_threshold=0, dropout=params.dropout, weight_scale=params.weight_scale)

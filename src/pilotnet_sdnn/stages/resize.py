@@ -10,7 +10,7 @@ from pilotnet_sdnn.dataset.resizing import resized_frames
 from pilotnet_sdnn.dataset.store import Block, read_frames, write_frames
 from pilotnet_sdnn.drive.drive_zip import labels_name, labels_sha256, open_drive, origin, read_labels
 from pilotnet_sdnn.drive.labels import BadLabels, radians, segments
-from pilotnet_sdnn.errors import exit_on_error
+from pilotnet_sdnn.errors import counted, exit_on_error
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import DRIVE, FRAMES
 from pilotnet_sdnn.progress import progress
@@ -26,17 +26,17 @@ def main() -> None:
             kept = [labels[number] for number in numbers]
             return radians(kept), segments(kept, params.gap_frames, params.gap_seconds)
 
-        blocks = shown(resized_frames(drive, labels, bad), len(labels))
+        blocks = with_progress(resized_frames(drive, labels, bad), len(labels))
         names = {"origin": origin(drive), "labels_sha256": labels_sha256(drive)}
         write_frames(FRAMES, blocks, len(labels), describe, skipped=bad.count, **names)
     written = read_frames(FRAMES)
-    count = len(np.unique(written.segments))
-    print(f"{FRAMES}: {len(written.angles):,} frames in {count:,} segment" + "s" * (count > 1))
+    segment_count = len(np.unique(written.segments))
+    print(f"{FRAMES}: {counted(len(written.angles), 'frame')} in {counted(segment_count, 'segment')}")
     if written.skipped:
         print(f"warning: {bad}")
 
 
-def shown(blocks: Iterable[Block], total: int) -> Iterator[Block]:
+def with_progress(blocks: Iterable[Block], total: int) -> Iterator[Block]:
     """The blocks, with a progress bar of their frames."""
     with progress(total=total, desc="resize", unit="frame") as bar:
         for numbers, frames in blocks:

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 from pilotnet_sdnn.dataset.road import open_dataset
-from pilotnet_sdnn.errors import UserError, damaged, exit_on_error
+from pilotnet_sdnn.errors import UserError, counted, damaged, exit_on_error
 from pilotnet_sdnn.files import write_csv, write_metrics
 from pilotnet_sdnn.loihi.comparison import (
     InitialState,
@@ -29,7 +29,7 @@ def main() -> None:
     params = load_params()
     network = read_network(EXPORTED_NETWORK)
     if len(network) != len(LAYERS) or network[0].shape != INPUT_SHAPE or network[-1].shape != (1,):
-        raise damaged(EXPORTED_NETWORK, "it is another network than PilotNet", "export")
+        raise damaged(EXPORTED_NETWORK, "it is not a PilotNet", "export")
     dataset = open_dataset(FRAMES, params.sequence, params.split)
     drive, streams = dataset.drive, dataset.split.test
     held_out = read_activity(ACTIVITY)
@@ -76,11 +76,11 @@ def main() -> None:
     columns = ("frame", "label_degrees", "float_degrees", "fixed_point_degrees")
     write_csv(DEPLOYMENT_PLOT, columns, zip(frames[shown], *degrees, strict=True))
     print(
-        f"{drive.origin}: {len(labels)} held-out frames as Loihi 2 computes them: mse "
+        f"{drive.origin}: {counted(len(labels), 'held-out frame')} as Loihi 2 computes them: mse "
         f"{deployment['fixed_point_mse']:.5f} sq. radians, as trained {deployment['float_mse']:.5f}; the two differ by "
         f"{deployment['rms_difference_degrees']:.2f} degrees (RMS), {deployment['max_abs_difference']:.2f} at most; "
         f"from the same start, by {same_start['max_abs_difference']:.2g}\n"
-        f"netx and fixed_point.py agree in every message of every layer, over {beginning.shape[1]} frames"
+        f"netx and fixed_point.py agree in every message of every layer, over {counted(beginning.shape[1], 'frame')}"
     )
 
 

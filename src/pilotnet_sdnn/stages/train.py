@@ -8,7 +8,7 @@ import torch
 from pilotnet_sdnn.dataset.augmentation import Augmentation
 from pilotnet_sdnn.dataset.batches import train_and_test
 from pilotnet_sdnn.dataset.road import open_dataset
-from pilotnet_sdnn.errors import exit_on_error
+from pilotnet_sdnn.errors import counted, exit_on_error
 from pilotnet_sdnn.files import write_csv
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import FRAMES, PRETRAINED, TRAINED, TRAINING_LOG
@@ -32,8 +32,8 @@ def main() -> None:
     augmentation = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
     train, test = train_and_test(dataset, params.sequence, params.batch, augmentation, params.seed, device)
     print(
-        f"{dataset.drive.origin}: {len(train(0).order)} training sequences of {params.sequence} frames, "
-        f"{len(dataset.split.test)} held-out stretches"
+        f"{dataset.drive.origin}: {counted(len(train(0).order), 'training sequence')} of "
+        f"{counted(params.sequence, 'frame')}, {counted(len(dataset.split.test), 'held-out stretch')}"
     )
 
     # network

@@ -19,7 +19,7 @@ from pilotnet_sdnn.team.revisions import dvc_json
 
 VEGA_LITE = "5.21"  # the templates in .dvc/plots are for version 5
 SCALE = 1.5  # pixels of a picture for one of the template
-MAX_BYTES = 2**20  # of a file that is drawn: DVC and Vega make some hundred bytes of memory of each
+MAX_BYTES = 2**20  # of a file that is drawn: DVC and Vega take hundreds of bytes of memory for each
 MAX_PIXELS = 10_000_000  # of an image
 PAIRS = [  # Vega's scheme tableau20: a dark and a light colour of one hue
     ("#4c78a8", "#9ecae9"), ("#f58518", "#ffbf79"), ("#54a24b", "#88d27a"), ("#b79a20", "#f2cf5b"),
@@ -36,7 +36,7 @@ class Chart(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """Of the chart and its bytes: another picture never has the name of this one."""
+        """From the chart's name and bytes: no other picture has this file name."""
         return f"{re.sub('[^a-z0-9]+', '-', self.name.lower()).strip('-')}-{hashlib.md5(self.png).hexdigest()[:8]}.png"
 
 
@@ -45,7 +45,7 @@ class Charts(NamedTuple):
 
     changed: list[Chart]
     same: list[str]
-    left_out: list[str]  # they would take minutes and gigabytes
+    left_out: list[str]  # to draw them would take minutes and gigabytes
 
 
 def find_charts(base: str) -> Charts:
@@ -79,7 +79,7 @@ def _by_size(base: str) -> tuple[list[str], list[str]]:
     """The names of the charts whose files are small enough on both sides, and those of the others."""
     fits: dict[str, bool] = {}
     with Repo() as repo:
-        for state in repo.plots.collect(revs=[base, "workspace"], onerror=onerror_collect):  # repo is now of that state
+        for state in repo.plots.collect(revs=[base, "workspace"], onerror=onerror_collect):  # repo now shows that state
             for name, file in _files(state):
                 small = not repo.dvcfs.exists(file) or repo.dvcfs.size(file) <= MAX_BYTES
                 fits[name] = fits.get(name, True) and small

@@ -1,6 +1,6 @@
 """The runs that DVC knows: experiments, the commits they start from, and the workspace.
 
-`dvc exp show` may show metrics beside parameters that did not give them: a running experiment has those of its base,
+`dvc exp show` may show metrics beside parameters that did not produce them: a running experiment has those of its base,
 and so has a commit or a workspace whose params.yaml was edited and not run. Such entries are skipped, with the reason.
 """
 
@@ -79,12 +79,12 @@ def _dumped(state: ExpState) -> dict:
     """A commit or the workspace as `dvc exp show --json` has it; without its data where DVC could not read them."""
     try:
         return state.dumpd()
-    except TypeError:  # DVC cannot copy its own error about a file that is no UTF-8
+    except TypeError:  # DVC cannot copy its own error about a file that is not UTF-8
         return {"name": state.name, "rev": state.rev, "data": None, "experiments": None}
 
 
 def distinct(runs: list[Run]) -> list[Run]:
-    """Of runs with equal parameters and results the first: an experiment rather than the commit that took it over."""
+    """The first of runs with equal parameters and results: an experiment, not the commit that took it over."""
     found: dict[Any, Run] = {}
     for run in runs:
         found.setdefault((run.mse, run.synops, run.test_frames, repr(run.params)), run)
@@ -148,7 +148,7 @@ def _read(repo: Repo, rev: str, path: Path) -> str:
 
 
 def _stale(stages: dict[str, dict], params: dict) -> str:
-    """Why a dvc.lock is not of a whole run with these parameters; empty if it is."""
+    """Why a dvc.lock does not record a full run with these parameters; empty if it does."""
     ran = {name: value for stage in stages.values() for name, value in stage_params(stage).items()}
     if any(params.get(name) != value for name, value in ran.items()):
         return "with other parameters than its last run"

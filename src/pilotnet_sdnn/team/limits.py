@@ -26,7 +26,7 @@ class MetricChange(NamedTuple):
 
     @property
     def difference(self) -> float:
-        """Of two values that are there."""
+        """The difference of two values, neither of them None."""
         assert self.base is not None and self.here is not None
         return self.here - self.base
 
@@ -52,7 +52,7 @@ class Limit(NamedTuple):
         return f"{self.form} at most {value}" if self.form in ("rise", "fall") else f"{self.form} {value}"
 
     def holds(self, change: MetricChange) -> bool:
-        """Whether the limit is kept. A value that is missing or not a number keeps none."""
+        """Whether the limit is kept. A value that is missing or not a number breaks every limit."""
         if change.here is None:
             return False
         if self.form == "max":

@@ -22,7 +22,7 @@ def locked_stages(text: str) -> dict[str, dict]:
     """The stages of a dvc.lock, given as text; none of an empty one.
 
     Raises:
-        UserError: it is damaged, or still has the marks of a conflict.
+        UserError: it is damaged, or has unresolved conflict markers.
     """
     if not text.strip():
         return {}
@@ -53,7 +53,7 @@ def locked_drive(stages: dict[str, dict]) -> LockedDrive:
 
 
 def mismatched_inputs(stages: dict[str, dict]) -> Iterator[tuple[str, str]]:
-    """Each stage and input of it that is not what the stage before it wrote."""
+    """Each stage and input whose content is not what the stage before it wrote."""
     written = {out["path"]: out.get("md5") for stage in stages.values() for out in stage.get("outs", [])}
     for name, stage in stages.items():
         for dep in stage.get("deps", []):

@@ -14,10 +14,10 @@ _NUMBER = re.compile(r"([-+]?[\d.]+(e[-+]?\d+)?( %)?|none|)")
 
 
 def inert(text: Any) -> str:
-    """One line that Markdown shows as it is: plain if nothing in it has a meaning, else as code.
+    """One line that Markdown shows as it is: plain if it has no markup, else as code.
 
-    In code there are no headings, HTML, entities, pictures, links, mentions or references. A broken bar stands for
-    the bar that would end the cell of a table.
+    In code there are no headings, HTML, entities, pictures, links, mentions or references. A broken bar replaces the
+    bar that would end the cell of a table.
     """
     line = printable(" ".join(str(text)[: 2 * LONGEST].split())).replace("|", "¦")
     if len(line) > LONGEST:
@@ -30,7 +30,7 @@ def inert(text: Any) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table whose cells are inert: columns of numbers to the right, of words to the left."""
+    """A table whose cells are inert: numbers are right-aligned, words left-aligned."""
     cells = [[inert(cell) for cell in row] for row in rows]
     numbers = [all(_NUMBER.fullmatch(row[column]) for row in cells) for column in range(len(head))]
     sides = ["right" if number else "left" for number in numbers]

@@ -21,8 +21,8 @@ from pilotnet_sdnn.team.experiments import Run
 
 BLUE, GREY, ORANGE = "#1f6fb4", "#8a8a8a", "#d9730d"
 PANEL = (9, 5.2)  # inches, of one group of runs
-GAPS = (8, 16, 26, 40, 60, 85, 115, 150, 200)  # between a point and its label, in points, as room is found
-ROUNDS = 5  # in which labels look for a better place
+GAPS = (8, 16, 26, 40, 60, 85, 115, 150, 200)  # distances to try between a point and its label, in points
+ROUNDS = 5  # of moving labels to better places
 
 
 def pareto_front(costs: np.ndarray) -> np.ndarray:
@@ -59,10 +59,10 @@ def differing(runs: list[Run]) -> list[str]:
 
 
 def labels(runs: list[Run]) -> tuple[list[str], str]:
-    """For each run the parameters that tell it from the others, and what holds where nothing else is said.
+    """For each run the parameters that distinguish it, and the usual values, which labels leave out.
 
-    A value that more than half of the runs share is said once. A run without a parameter of its own, and
-    runs with the same ones, get their names.
+    A value is usual if more than half of the runs share it. A run without a parameter of its own, and runs with the
+    same ones, get their names.
     """
     usual = {}
     for name in differing(runs):
@@ -124,8 +124,8 @@ def draw_runs(ax: Axes, runs: list[Run]) -> list[Annotation]:
 
 
 def _draw_references(ax: Axes, runs: list[Run]) -> None:
-    """The ANN baseline and a guess that looks at no picture, where they lie among the runs; the legend has the rest."""
-    x, y = ax.get_xlim(), ax.get_ylim()  # the runs' own: the baseline's many operations would press them together
+    """Lines for the ANN baseline and for always guessing the mean label; the legend names those outside the axes."""
+    x, y = ax.get_xlim(), ax.get_ylim()  # of the runs alone: the baseline's many operations would squeeze them together
     macs = max(run.macs for run in runs)
     anns = [run.ann_mse for run in runs if run.ann_mse is not None]
     for name, mse, dashes in (
@@ -141,7 +141,7 @@ def _draw_references(ax: Axes, runs: list[Run]) -> None:
 
 
 def title(runs: list[Run]) -> str:
-    """What the MSE of comparable runs is measured on, and how long they trained if all did as long."""
+    """What the MSE of comparable runs is measured on, and how long they trained if all trained equally long."""
     params = runs[0].params
     trained = [] if "epochs" in differing(runs) else [counted(params.get("epochs", 0), "epoch")]
     parts = [counted(int(runs[0].test_frames[0] or 0), "held-out frame"), f"{params.get('split')} split", *trained]
@@ -174,9 +174,9 @@ class _Label(NamedTuple):
 
 
 def spread_labels(ax: Axes, annotations: list[Annotation], canvas: FigureCanvasAgg) -> None:
-    """Put each label as near to its point as there is room beside points, lines, other labels and what ties them.
+    """Put each label as near to its point as points, lines, other labels and their ties leave room.
 
-    Each is put where it is in nobody's way yet, then again, as long as one of them finds a better place.
+    Each is placed clear of the labels before it; then labels move while any finds a better place.
     """
     renderer, pixels = canvas.get_renderer(), canvas.figure.dpi / 72
     points = ax.transData.transform([annotation.xy for annotation in annotations])
@@ -207,7 +207,7 @@ def spread_labels(ax: Axes, annotations: list[Annotation], canvas: FigureCanvasA
 
 
 def _crowding(label: _Label, lines: list[MplPath], dots: list[Bbox], taken: list[Bbox], ties: np.ndarray) -> np.ndarray:
-    """(P,): how much is in the way of a label at each of its places. Covered text is worst, then ties that cross."""
+    """(P,): how crowded a label is at each of its places. Covered text is worst, then ties that cross."""
     places = range(len(label.centres))
     boxes = [label.box(place) for place in places]
     obstacles = [_diagonals(box) for box in [*taken, *(dot for dot in dots if not dot.contains(*label.point))]]
@@ -220,7 +220,7 @@ def _crowding(label: _Label, lines: list[MplPath], dots: list[Bbox], taken: list
 
 
 def _diagonals(box: Bbox) -> np.ndarray:
-    """(2, 2, 2): what passes through a box crosses one of the two."""
+    """(2, 2, 2): a line through the box crosses at least one of its two diagonals."""
     return np.array([[(box.x0, box.y0), (box.x1, box.y1)], [(box.x0, box.y1), (box.x1, box.y0)]])
 
 

@@ -1,8 +1,8 @@
 """Records of stage runs: which ones a clone accepts from the remote, and which objects they name.
 
 A record says which command, inputs and parameters gave which outputs, and DVC restores a stage from it by writing
-those outputs. Everyone who can write to the remote can write records, so none is believed: its name has to be its
-hash, its outputs have to be those that dvc.yaml declares for its command, and nothing else is ever written.
+those outputs. Everyone who can write to the remote can write records, so none is trusted: its name must be its
+hash, its outputs must be those that dvc.yaml declares for its command, and nothing else is ever written.
 """
 
 import re
@@ -32,7 +32,7 @@ FORBIDDEN_PARTS = {"", ".", "..", ".git", ".dvc", ".dvcignore", PROJECT_FILE}  #
 
 
 class RefusedError(Exception):
-    """Why a record is not taken over."""
+    """Why a record is refused."""
 
 
 class MissingListError(RefusedError):
@@ -47,7 +47,7 @@ class Stage(NamedTuple):
 
 
 def refused_name(name: str, size: int) -> str:
-    """Why a file is no record whatever its content is; empty if it may be one."""
+    """Why a file cannot be a record, whatever its content; empty if it can."""
     if not RECORD_NAME.fullmatch(name):
         return "its name is not that of a record"
     return f"it has {size} bytes, and a record has at most {MAX_BYTES}" if size > MAX_BYTES else ""

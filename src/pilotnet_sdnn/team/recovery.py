@@ -1,7 +1,7 @@
 """What a killed `dvc` leaves behind: processes, locks, references, folders and temporary files.
 
-While a dvc command runs in the repository, its traces look the same, so then only orphans are looked for. What is left
-at which instant was found by killing real runs; tests/test_doctor.py kills them again.
+A running dvc command leaves the same traces, so while one runs only orphans are looked for. Killing real runs showed
+what is left at which instant; tests/test_doctor.py kills them again.
 """
 
 import json
@@ -77,7 +77,7 @@ def dead_holders(rwlock: Path) -> list[str]:
     """The commands in a lock file of dvc whose process is gone, or is another one by now."""
     try:
         content = RWLOCK_SCHEMA(json.loads(rwlock.read_text()))
-    except Exception:  # of JSON or of DVC's schema: killed while it rewrote the file, which dvc then refuses to read
+    except Exception:  # of JSON or of DVC's schema: killed while it rewrote the file, which dvc now refuses to read
         return ["a dvc command"]
     readers = [holder for holders in content["read"].values() for holder in holders]
     holders = {(holder["pid"], holder["cmd"]) for holder in [*readers, *content["write"].values()]}
@@ -96,7 +96,7 @@ def killed_commands(root: Path) -> list[str]:
 
 
 def leftover_refs(root: Path) -> list[str]:
-    """References of an experiment that ends without them; EXEC_HEAD stays after every experiment."""
+    """References that an experiment deletes at its end; EXEC_HEAD stays after every experiment."""
     suspects = {EXEC_BASELINE, EXEC_BRANCH, EXEC_MERGE, WORKSPACE_STASH}
     refs = try_git("for-each-ref", "--format=%(refname)", "refs/exps", root=root).splitlines()
     return [ref for ref in refs if ref in suspects or ref.startswith(f"{TEMP_NAMESPACE}/")]
@@ -112,7 +112,7 @@ def git_locks(root: Path) -> Iterator[Finding]:
 
 
 def detached_head(root: Path) -> Iterator[Finding]:
-    """An experiment in the workspace leaves the branch for the commit it stands at, and comes back at the end."""
+    """An experiment in the workspace detaches HEAD from the branch, and goes back to it at the end."""
     if try_git("symbolic-ref", "-q", "HEAD", root=root):
         return
     moves = try_git("reflog", "--format=%gs", "HEAD", root=root).splitlines()
@@ -120,7 +120,7 @@ def detached_head(root: Path) -> Iterator[Finding]:
     move = re.fullmatch(r"checkout: moving from ([^-\s]\S*) to ([0-9a-f]{40})", moves[saved] if moves[saved:] else "")
     if move and try_git("rev-parse", f"refs/heads/{move[1]}", root=root) == move[2]:
         problem = f"HEAD is detached from `{move[1]}` by a killed experiment"
-        if saved:  # with whatever else had changed: the files stay as they are, as at the end of any experiment
+        if saved:  # with all other changes: the files stay as they are, as at the end of any experiment
             reattach = [["git", "symbolic-ref", "HEAD", f"refs/heads/{move[1]}"], ["git", "reset", "-q"]]
             yield Finding(f"{problem} that was finished: its results stay in the workspace", reattach)
         else:
@@ -136,7 +136,7 @@ def dead_experiments(root: Path) -> Iterator[Finding]:
         tasks = [entry.name or entry.stash_rev[:7] for entry in repo.experiments.celery_queue.iter_active()]
     for task in tasks:
         yield Finding(
-            f"queued experiment `{task}` is called Running, but its worker is gone",
+            f"queued experiment `{task}` is listed as Running, but its worker is gone",
             [["dvc", "queue", "kill", "--force", "--", task]],
         )
     used = {Path(process.cwd()) for process in orphan_stages(root)}
@@ -144,7 +144,7 @@ def dead_experiments(root: Path) -> Iterator[Finding]:
     left = [folder for folder in folders if folder.is_dir() and not any(cwd.is_relative_to(folder) for cwd in used)]
     if any(folder.name.startswith("tmp") for folder in left) or exps / "run/workspace" in left:
         paths = [str(folder.relative_to(root)) for folder in left]
-        yield Finding("folders of killed experiments, which `dvc exp show` may call Running", [["rm", "-rf", *paths]])
+        yield Finding("folders of killed experiments, which `dvc exp show` may list Running", [["rm", "-rf", *paths]])
 
 
 def temporary_files(root: Path) -> Iterator[Finding]:

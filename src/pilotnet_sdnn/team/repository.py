@@ -1,7 +1,7 @@
 """The DVC repository, which may be a folder of a larger git repository, and what git says about it.
 
-Commands work from its root, whichever folder they are called in. Paths that git is given or gives count from `root`,
-which is the current folder unless a caller names it.
+Commands work from its root, whichever folder they are called in. Paths given to git and printed by it are relative to
+`root`, which is the current folder unless a caller names another.
 """
 
 import os

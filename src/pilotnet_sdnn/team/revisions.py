@@ -16,7 +16,7 @@ from pilotnet_sdnn.team.limits import MetricChange
 from pilotnet_sdnn.team.lock import locked_stages, mismatched_inputs
 from pilotnet_sdnn.team.repository import git, nul_separated, try_git
 
-NO_DATA = ("deleted", "not in cache")  # how `dvc status` calls data that was not pulled
+NO_DATA = ("deleted", "not in cache")  # what `dvc status` says of data that was not pulled
 
 
 def merge_base(name: str) -> str:
@@ -114,8 +114,8 @@ def _finite(value: Any) -> float | None:
 def stale_stages() -> dict[str, list[str]]:
     """The stages whose dvc.lock is not of the code, parameters and inputs here, and what differs.
 
-    Data that was not pulled is no difference: `dvc status` reports it as missing, which is left out for
-    what git ignores, and dvc.lock is asked instead whether each stage read what the one before it wrote.
+    Data that was not pulled is no difference. `dvc status` reports it as missing; for what git ignores, that is left
+    out, and dvc.lock shows instead whether each stage read what the one before it wrote.
     """
     stale: dict[str, list[str]] = {}
     status = dvc_json("status")

@@ -12,13 +12,13 @@ LONGEST_NAME = 20
 
 
 def here(runs: list[Run]) -> Run | None:
-    """The run that the others are compared with: the workspace's, or else that of the commit it is at."""
+    """The run that the others are compared with: the workspace's, or else its commit's."""
     present = [run for run in runs if run.name == WORKSPACE] or [run for run in runs if not run.base]
     return present[0] if present else None
 
 
 def compared(run: Run, present: Run | None) -> str:
-    """Whether a run is better or worse than the present one: in error and operations, one of them or none."""
+    """Whether a run is better or worse than the present one, in error, in operations or in both."""
     if present is None or run is present:
         return ""
     if run.test_frames != present.test_frames:

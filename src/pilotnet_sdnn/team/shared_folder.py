@@ -1,7 +1,7 @@
 """A folder as the remote of several users: a group owns it, and everyone in the group may read and write.
 
-DVC's option `shared = group` does this for what DVC writes. What was written before it was set stays private to its
-owner, who alone can open it.
+DVC's option `shared = group` does this for what DVC writes. Files written before the option was set stay private, and
+only their owner can open them.
 """
 
 import grp
@@ -18,7 +18,7 @@ FILE_MODE = 0o040
 
 
 def open_to_group(folder: Path) -> None:
-    """Give all that belongs to the present user in the folder to the folder's group."""
+    """Give the present user's files in the folder to the folder's group."""
     if not folder.exists():
         return
     group = folder.stat().st_gid

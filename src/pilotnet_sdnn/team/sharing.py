@@ -2,7 +2,7 @@
 
 `dvc push --run-cache` sends the records of all runs, but only the objects of the current dvc.lock, and
 `dvc pull --run-cache` writes whatever the remote holds to whatever path it names. These two functions send and fetch
-the objects of every recorded run, of all experiments and of the workspace, and believe nothing that the remote says.
+the objects of every recorded run, of all experiments and of the workspace, and trust nothing that the remote says.
 The calls into DVC are internal ones of the version that pyproject.toml pins; tests/test_share.py tries them on real
 servers.
 """
@@ -43,7 +43,7 @@ from pilotnet_sdnn.team.records import (
     refused_name,
 )
 
-NAMED = 20  # of what is refused, however much it is
+NAMED = 20  # refused files, at most, that are named
 
 
 class Arrivals(NamedTuple):
@@ -54,10 +54,10 @@ class Arrivals(NamedTuple):
 
 
 def push(repo: Repo, remote: Remote) -> None:
-    """Send objects first and records last, so that a record on the remote never refers to what is not there.
+    """Send objects first and records last, so that a record on the remote never refers to a missing object.
 
-    An upload that is cut off leaves nothing under an object's name. An object of another size than here is damaged,
-    which `dvc push` does not see: it is sent again.
+    An interrupted upload leaves nothing under an object's name. An object whose size differs from the one here is
+    damaged, which `dvc push` does not see: it is sent again.
     """
     cache, recorded = repo.cache.local, recorded_objects(repo)
     here, there = _sizes(cache), _sizes(remote.odb)
@@ -90,7 +90,7 @@ def pull(repo: Repo, remote: Remote) -> None:
         UserError: something was refused or could not be fetched. Everything else is here by then.
     """
     if not remote.fs.exists(remote.path):
-        raise UserError("there is nothing there; a clone that has runs sends them with `sdnn-share push`")
+        raise UserError("the remote is empty; `sdnn-share push` in a clone that has runs fills it")
     remote.odb.verify = True  # DVC then removes an object whose hash is not its name
     repo.config["remote"][remote.name]["verify"] = True  # also where DVC itself fetches the list of a folder
     there = _sizes(remote.odb)
@@ -113,7 +113,7 @@ def pull(repo: Repo, remote: Remote) -> None:
         print(printable(f"refused {path}: {reason}"))
     if arrivals.undeclared:
         print(
-            f"records left there: {len(arrivals.undeclared)}. Their stages are in no dvc.yaml that git has here; if a "
+            f"records not fetched: {len(arrivals.undeclared)}. Their stages are in no dvc.yaml that git has here; if a "
             "colleague added them, `git fetch`, then pull again"
         )
     if failed:
@@ -124,7 +124,7 @@ def pull(repo: Repo, remote: Remote) -> None:
             "there, and `sdnn-share push` of a clone that has the run sends it again"
         )
     if missing:
-        print(f"objects neither here nor there: {len(missing)}. The stages that made them would run again")
+        print(f"objects missing both here and on the remote: {len(missing)}. The stages that made them would run again")
     print(f"`dvc repro` and `dvc exp run` of {'the other' if missing else 'these'} runs now execute nothing")
 
 
@@ -146,7 +146,7 @@ def recorded_objects(repo: Repo) -> dict[str, list[HashInfo]]:
     for name in _record_sizes(repo.cache.legacy):
         try:
             recorded[name] = objects(parse_record(name, (runs / name).read_bytes()), repo.cache.local)
-        except MissingListError:  # `dvc gc` was here
+        except MissingListError:  # removed by `dvc gc`
             continue
         except RefusedError as error:
             print(printable(f"removed {runs / name}: {error}"))
@@ -155,7 +155,7 @@ def recorded_objects(repo: Repo) -> dict[str, list[HashInfo]]:
 
 
 def _send_records(source: HashFileDB, target: HashFileDB, records: set[str]) -> int:
-    """Send the records that the target lacks or has in another size; how many these were."""
+    """Send the records that the target lacks or has in another size, and return their number."""
     there = _record_sizes(target)
     sizes = {name: size for name, size in _record_sizes(source).items() if name in records}
     names = [name for name, size in sizes.items() if there.get(name) != size]
@@ -229,7 +229,7 @@ def _record_path(odb: HashFileDB, name: str) -> str:
 
 
 def _record_sizes(odb: HashFileDB) -> dict[str, int]:
-    """The size of each file among the records, by its path below `runs`; what a cut-off upload left is none."""
+    """The size of each record, by its path below `runs`, without the remains of an interrupted upload."""
     folder = odb.fs.join(odb.path, "runs")
     names = {path[len(folder) :].lstrip("/"): size for path, size in _files(odb.fs, folder)}
     return {name: size for name, size in names.items() if not name.endswith(".tmp")}

@@ -1,6 +1,6 @@
-"""Take an experiment over: its parameters and results onto the present commit, and no other file of it.
+"""Take an experiment over: apply its parameters and results to the present commit, and none of its other files.
 
-`dvc exp apply` puts every file back as it was when the experiment started, what was committed since included.
+`dvc exp apply` puts every file back as it was when the experiment started, and so undoes later commits.
 """
 
 import json
@@ -19,7 +19,7 @@ from pilotnet_sdnn.team.repository import file_at, git, nul_separated
 
 
 def find_run(runs: list[Run], name: str) -> Run:
-    """The experiment of a name, or of the beginning of its commit.
+    """The experiment with this name, or whose commit begins with it.
 
     Raises:
         UserError: there is none, or more than one.
@@ -62,7 +62,7 @@ def reproduce() -> None:
 
 
 def differences(run: Run) -> list[str]:
-    """What is not as in the run: files that it changed and that were not taken, and its results if they differ here."""
+    """How the workspace differs from the run: files that it changed and that were not taken, and other results."""
     with Repo() as repo:
         results = {str(LOCK), str(PARAMS), *(out.def_path for out in repo.index.outs)}
     names = set(nul_separated(git("diff", "--name-only", "--relative", "-z", run.base, run.revision))) - results

@@ -21,7 +21,7 @@ GO_BACK = f"git checkout HEAD -- {PARAMS} {' '.join(RESULTS)} && dvc checkout --
 
 
 def experiment_changes(root: Path, killed: list[str]) -> Iterator[tuple[str, list[list[str]]]]:
-    """The changes of a killed experiment, with commands for what is surely its own.
+    """The changes of a killed experiment, with commands for those that are certainly its own.
 
     Args:
         killed: the dvc commands that were killed, as far as dvc's locks name them.
@@ -46,7 +46,7 @@ def experiment_changes(root: Path, killed: list[str]) -> Iterator[tuple[str, lis
 
 
 def params_change(root: Path, killed: list[str]) -> tuple[str, list[list[str]]]:
-    """Whose change params.yaml has: it is undone if it is the experiment's, and kept if it may be the user's."""
+    """Who changed params.yaml: the experiment's change is undone, a change that may be the user's is kept."""
     text = (root / PARAMS).read_bytes() if (root / PARAMS).exists() else b""
     edits = ", ".join(edited(root))
     if any(with_overrides(root, command) == text for command in killed):
@@ -93,10 +93,10 @@ def missing_results(root: Path) -> Iterator[str]:
 
 
 def cautions(root: Path) -> Iterator[str]:
-    """What is no damage, but worth knowing: runs here may fail, be unsafe, or differ from the last commit."""
+    """Not damage, but worth knowing: runs here may fail, be unsafe, or differ from the last commit."""
     if not str(root).isascii():
         yield (
-            f"{root} has letters beyond ASCII: `dvc exp run --temp`, the queue and `dvc remote add` of a folder in it "
+            f"{root} has non-ASCII letters: `dvc exp run --temp`, the queue and `dvc remote add` of a folder in it "
             "fail. Move the clone"
         )
     if "{" in str(root) or "}" in str(root):
@@ -111,7 +111,7 @@ def cautions(root: Path) -> Iterator[str]:
         yield f"{one_line(error)}; `git diff HEAD` shows what changed since the last commit"
         return
     for name in (name for name, verify in remotes.items() if not verify):
-        yield f"plain `dvc pull` believes whatever remote `{name}` holds: `dvc remote modify {name} verify true`"
+        yield f"plain `dvc pull` does not check what remote `{name}` holds: `dvc remote modify {name} verify true`"
     changes = [
         *([f"{PARAMS} ({', '.join(edited(root))})"] if changed(root, str(PARAMS)) else []),
         *changed(root, *RESULTS),
@@ -138,4 +138,4 @@ def edited(root: Path) -> list[str]:
     except (UserError, OSError, UnicodeDecodeError):
         return ["unreadable"]
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return [f"{name}: {shown(old.get(name))} -> {shown(new.get(name))}" for name in names] or ["words only"]
+    return [f"{name}: {shown(old.get(name))} -> {shown(new.get(name))}" for name in names] or ["comments only"]

@@ -1,4 +1,4 @@
-"""A drive to watch: what the camera sees, how the network steers, and which neurons send events."""
+"""A drive as a video: what the camera sees, how the network steers, and which neurons send events."""
 
 import math
 from collections import deque
@@ -63,7 +63,7 @@ def watch(network: Network, chunks: Iterable[np.ndarray], kernel: str, restarted
         network: in evaluation mode.
         chunks: the frames, (T, 33, 100, 3) uint8 each.
         kernel: "native" or "torch".
-        restarted: the network starts anew with every chunk; otherwise it carries its state from chunk to chunk.
+        restarted: the network starts from rest with every chunk; otherwise it carries its state from chunk to chunk.
     """
     fan_outs = [fan_out(source, target).flatten().double() for source, target in pairwise(layer_geometries(network))]
     state = None
@@ -134,7 +134,7 @@ def draw_wheels(image: Image.Image, draw: ImageDraw.ImageDraw, scene: Scene) -> 
 
 
 def draw_trace(draw: ImageDraw.ImageDraw, degrees: np.ndarray) -> None:
-    """The last seconds of label and prediction, (N, 2) degrees; the newest is at the right."""
+    """The last seconds of label and prediction, (N, 2) degrees, the newest at the right."""
     left, right = COLUMN
     top, bottom = 250, 326
     draw.rectangle((left, top, right, bottom), PANEL)

@@ -48,8 +48,8 @@ def choose(kind: str, device: torch.device) -> str:
         library()
     except (OSError, RuntimeError) as obstacle:
         raise UserError(
-            f"params.yaml: kernels: native is not possible here: {obstacle}; or set torch, which is slower and trains "
-            "to other last bits"
+            f"params.yaml: kernels: native is not possible here: {obstacle}; or set torch, which is slower and whose "
+            "results differ in their last bits"
         ) from None
     logger.info("kernels: native, %d threads", torch.get_num_threads())
     return "native"
@@ -72,7 +72,7 @@ def run(network: Network, frames: Tensor, kernels: str) -> NetworkOutput:
 
 
 def stream(network: Network, frames: Tensor, kernels: str, state: State | None) -> StreamOutput:
-    """Continue N streams by T frames.
+    """Advance N streams by T frames.
 
     In evaluation mode a stream in chunks gives the same bits as the stream in one piece. In training mode gradients
     stop at the state (truncated back-propagation through time); the weights may have changed since it was returned.

@@ -1,4 +1,4 @@
-"""The compiled C++ source: built once for this machine, kept in the user's cache, checked whenever it is loaded."""
+"""The compiled C++ source: built once per machine, kept in the user's cache, checked at every load."""
 
 import ctypes
 import functools
@@ -72,11 +72,11 @@ RETURN_NUMBERS = ("activation_gradients", "sensitivities", "inner_product")
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The compiled source, compiled now if this machine has not done so before.
+    """The compiled source; compiled first if this machine has not done so before.
 
-    The user's cache keeps it under what it depends on: source, flags, compiler and CPU. A folder or file that another
-    user may have written is not used, nor a file whose content has changed since it was compiled. Without a usable
-    cache the library is compiled for this process alone.
+    The user's cache names it by all that it depends on: source, flags, compiler and CPU. A folder or file that another
+    user may have written is not used, nor is a file that has changed since it was compiled. Without a usable cache the
+    library is compiled for this process alone.
 
     Raises:
         RuntimeError: there is no compiler, it fails, or the structs differ from those of this module.
@@ -127,7 +127,7 @@ def _from_cache(command: list[str], key: str) -> ctypes.CDLL | None:
             with tempfile.TemporaryDirectory(dir=cache) as scratch:
                 fresh = _compile(command, Path(scratch))
                 binary = cache / f"{key}-{_digest(fresh)}.so"
-                fresh.replace(binary)  # at once: another process may be compiling it too
+                fresh.replace(binary)  # atomic: another process may be compiling it too
             logger.info("kernels: compiled %s", binary)
         return ctypes.CDLL(str(binary))
     except OSError as obstacle:
@@ -136,7 +136,7 @@ def _from_cache(command: list[str], key: str) -> ctypes.CDLL | None:
 
 
 def _for_this_process(command: list[str]) -> ctypes.CDLL:
-    with tempfile.TemporaryDirectory() as scratch:  # the library stays loaded when its file is gone
+    with tempfile.TemporaryDirectory() as scratch:  # the library stays loaded after its file is deleted
         return ctypes.CDLL(str(_compile(command, Path(scratch))))
 
 

@@ -13,8 +13,8 @@
 
 extern "C" {
 
-// An iteration's tensors are freed and wanted again in the next: giving their pages back to the system in between,
-// to be given them again and zeroed, is a tenth of its time.
+// Keep the memory of freed tensors for the next iteration. Returning its pages to the system, and getting them back
+// zeroed, takes a tenth of an iteration.
 void keep_freed_memory() {
 #ifdef __GLIBC__
     mallopt(M_MMAP_THRESHOLD, 32 << 20);

@@ -28,8 +28,8 @@ from pilotnet_sdnn.sdnn.lava import slayer
 from pilotnet_sdnn.sdnn.network import normalise
 
 MAX_CHANNELS = 64  # of the C++ convolutions, on either side
-ONE_THREAD_VALUES = 1 << 15  # a layer with fewer values is done before a second thread wakes up
-SPARSE_SHARE = 0.2  # of events among all messages; below it, skipping zeros pays
+ONE_THREAD_VALUES = 1 << 15  # a layer with fewer values is computed before a second thread wakes up
+SPARSE_SHARE = 0.2  # of events among all messages; below it, skipping zeros is faster
 
 
 class Population(NamedTuple):
@@ -216,9 +216,9 @@ def _activation_gradients(ctx: Any, gradient: Tensor, rate_gradient: Tensor) -> 
 
 
 def _quantised_mean(neuron: Any, population: Population, current: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """What the norm subtracts from each channel, and 1.0 or 0.0: does its gradient pass the clamping?
+    """What the norm subtracts from each channel, and 1.0 where its gradient passes the clamping, else 0.0.
 
-    None stands for no norm, and for a mean that is constant.
+    The first is None without a norm, the second also where the mean is constant.
     """
     norm = neuron.norm
     if norm is None:
@@ -239,7 +239,7 @@ def _quantised_mean(neuron: Any, population: Population, current: Tensor) -> tup
 def _encode(
     population: Population, current: Tensor, mean: Tensor | None, gain: Tensor | None, carry: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Messages, rate, number of events; activation and residual after the last frame, None where not carried."""
+    """Messages, rate, number of events; activation and residual after the last frame, None if not carried."""
     messages = torch.empty_like(current)
     activation, residual = (torch.empty_like(current[:: population.struct.frames]) if carry else None for _ in range(2))
     sums = (ctypes.c_double * 2)()

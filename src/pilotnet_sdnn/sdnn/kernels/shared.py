@@ -17,7 +17,7 @@ class LayerState(NamedTuple):
     sent: Tensor  # (N, ...) sum of all messages
     activation: Tensor  # (N, ...) at the last frame
     residual: Tensor  # (N, ...) change that is held back, below the threshold
-    gain: Tensor | None  # (N, features) dropout's factors, the same as long as the stream lasts
+    gain: Tensor | None  # (N, features) dropout's factors, the same for the whole stream
 
 
 class LayerOutput(NamedTuple):
@@ -26,7 +26,7 @@ class LayerOutput(NamedTuple):
     messages: Tensor  # (N * T, ...)
     rate: Tensor  # mean magnitude of the messages
     events: Tensor  # messages that are not zero, each sequence's first frame left out
-    state: LayerState | None  # after the last frame; None where nobody asked for it
+    state: LayerState | None  # after the last frame; None unless requested
 
 
 def with_sent_before(messages: Tensor, before: LayerState | None, length: int) -> Tensor:
@@ -45,7 +45,7 @@ def total_sent(messages: Tensor, before: LayerState | None, length: int) -> Tens
 
 
 def quantised_weight(synapse: Any) -> Tensor:
-    """Channels-last (out, in, height, width). It also brings `synapse.weight` up to date, as the export needs it."""
+    """Channels-last (out, in, height, width). It also updates `synapse.weight`, which the export reads."""
     for weight_norm in synapse._forward_pre_hooks.values():
         weight_norm(synapse, None)
     return synapse.pre_hook_fx(synapse.weight).squeeze(-1).contiguous(memory_format=torch.channels_last)
@@ -72,7 +72,7 @@ def norm_mean(norm: Any, batch_mean: Callable[[], Tensor]) -> Tensor:
 
 
 def dropout_gain(neuron: Any, sequences: int, features: int, before: LayerState | None) -> Tensor | None:
-    """Dropout's factors (N, features), drawn as lava-dl draws them or those of the state; None without dropout."""
+    """Dropout's factors (N, features), drawn as lava-dl draws them, or taken from the state; None without dropout."""
     if neuron.drop is None or not neuron.drop.training:
         return None
     if before is not None and before.gain is not None:
