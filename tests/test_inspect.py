@@ -226,6 +226,13 @@ def picture(path, drive: Frames) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.parametrize("length", [2, 40])
+def test_picture_of_a_short_drive_cuts_no_label_off(tmp_path, drive, length):
+    picture(tmp_path / "drive.png", Frames(*(part[:length] for part in drive[:4]), "", 0))
+    with Image.open(tmp_path / "drive.png") as image:
+        assert np.all(np.asarray(image)[:, 0] == 255)
+
+
 @pytest.mark.parametrize("length", [1, 160])
 def test_picture_has_the_same_size_for_any_drive_and_the_same_bytes_again(tmp_path, drive, length):
     few = Frames(*(part[:length] for part in drive[:4]), "costs $5 and {more", 3)

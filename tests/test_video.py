@@ -104,8 +104,8 @@ def test_gif(tiny_pipeline, monkeypatch, tmp_path):
     ("arguments", "message"),
     [
         (["drive.avi"], "drive.avi: expected a file name that ends with .mp4 or .gif"),
-        (["drive.mp4", "--start", 8], "--start 8: the drive is 8 seconds long"),
-        (["drive.mp4", "--start", -1], "--start -1: the drive is 8 seconds long"),
+        (["drive.mp4", "--start", 8], "--start 8: the drive is 8 s long"),
+        (["drive.mp4", "--start", -1], "--start -1: the drive is 8 s long"),
         (["drive.mp4", "--seconds", 0], "--seconds 0: expected 0.05, one frame, or more"),
         (["drive.mp4", "--seconds", "nan"], "--seconds nan: expected 0.05, one frame, or more"),
         (["README.md/drive.mp4"], "README.md"),

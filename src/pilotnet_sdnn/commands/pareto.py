@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pilotnet_sdnn.errors import UserError, exit_on_error
+from pilotnet_sdnn.errors import UserError, counted, exit_on_error
 from pilotnet_sdnn.files import write_csv
 from pilotnet_sdnn.team.experiments import Run, SkippedRun, distinct, read_runs
 from pilotnet_sdnn.team.pareto import comparable, differing, draw, labels, on_front, save, title
@@ -61,7 +61,9 @@ def _front_table(runs: list[Run]) -> str:
     """The runs on the front, fewest operations first, for a terminal of 80 columns."""
     texts, usual = labels(runs)
     order = sorted(np.flatnonzero(on_front(runs)), key=lambda i: (runs[i].synops, runs[i].mse))
-    summary = f"{len(order)} of {len(runs)} runs are on the front" + (f"; {usual} unless stated" if usual else "")
+    summary = f"{len(order)} of {counted(len(runs), 'run')} on the front" + (
+        f"; {usual} unless stated" if usual else ""
+    )
     lines = [_wrapped(title(runs)), _wrapped(summary), ""]
     lines += ["    synops  sparsity      MSE  run", "----------  --------  -------  ---"]
     for run, text in ((runs[i], texts[i]) for i in order):

@@ -98,7 +98,7 @@ def stretch(held_out: list[Stretch], segments: np.ndarray, start: float | None, 
         longest = max(held_out, key=lambda stretch: stretch.stop - stretch.start)
         return Stretch(longest.start, min(longest.start + count, longest.stop))
     if not 0 <= start < len(segments) / FRAME_RATE:
-        raise UserError(f"--start {start:g}: the drive is {len(segments) / FRAME_RATE:g} seconds long")
+        raise UserError(f"--start {start:g}: the drive is {len(segments) / FRAME_RATE:g} s long")
     first = int(start * FRAME_RATE)
     return Stretch(first, first + int((segments[first : first + count] == segments[first]).sum()))
 

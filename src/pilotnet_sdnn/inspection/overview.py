@@ -1,5 +1,6 @@
 """A drive at a glance: statistics of its labels, and one picture that shows whether they match the frames."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,14 @@ from matplotlib.figure import Figure
 from pilotnet_sdnn.dataset.store import FRAME_SHAPE, Frames
 from pilotnet_sdnn.errors import counted
 from pilotnet_sdnn.files import atomic_write
-from pilotnet_sdnn.inspection.alignment import LAG_TOLERANCE, Alignment, inconclusive, warnings
+from pilotnet_sdnn.inspection.alignment import LAG_TOLERANCE, MAX_LAG, Alignment, inconclusive, warnings
 
 MIN_JUMP = 15.0  # degrees
 MAX_POINTS = 1000  # of a curve over the whole drive
 CONTACT_SHEET = (3, 6)  # rows, one for each part of the drive, and columns, from left to right turns
 QUANTILES = (0.01, 0.1, 0.35, 0.65, 0.9, 0.99)  # of the angles, one for each column
 NEEDLE_DEGREES = 60.0  # deflection of the needle for the strongest angle
+MAX_BINS = 61  # of the histogram; with fewer, on drives of less than a minute, its scale is linear
 
 
 def jumps(angles: np.ndarray, segments: np.ndarray) -> np.ndarray:
@@ -134,6 +136,7 @@ def _draw_frame(ax: Axes, frame: np.ndarray, angle: float, strongest: float) -> 
 def _draw_over_time(ax: Axes, chart: dict[str, np.ndarray], drive: Frames) -> None:
     ax.fill_between(chart["frame"], chart["least_degrees"], chart["most_degrees"], color="tab:blue", lw=0.8)
     ax.set(xlabel="frame", xlim=(0, max(len(drive.angles) - 1, 1)))
+    ax.locator_params(axis="x", integer=True)
     ax.set_ylabel("label, degrees, positive to the right", color="tab:blue")
     turns = ax.twinx()
     turns.plot(chart["frame"], chart["turn"], color="tab:orange", lw=0.9, alpha=0.9)
@@ -152,7 +155,10 @@ def _draw_over_time(ax: Axes, chart: dict[str, np.ndarray], drive: Frames) -> No
 
 def _draw_histogram(ax: Axes, drive: Frames) -> None:
     degrees = np.degrees(drive.angles.astype(float))
-    ax.hist(degrees, bins=61, log=True, color="tab:blue")
+    bins = min(int(2 * math.sqrt(len(degrees))), MAX_BINS)
+    ax.hist(degrees, bins=bins, log=bins == MAX_BINS, color="tab:blue")
+    if bins < MAX_BINS:
+        ax.locator_params(axis="y", integer=True)
     zeros = np.mean(degrees == 0)
     ax.set(xlabel=f"label, degrees (exactly zero: {zeros:.1%})", ylabel="frames")
 
@@ -163,3 +169,4 @@ def _draw_lags(ax: Axes, alignment: Alignment) -> None:
     ax.plot(alignment.lags, alignment.correlations, color="tab:orange")
     ax.plot(alignment.best_lag, alignment.best, "o", color="tab:orange")
     ax.set(xlabel="lag of the camera behind the label, frames", ylabel="correlation", ylim=(-1, 1))
+    ax.set_xlim(-1.1 * MAX_LAG, 1.1 * MAX_LAG)

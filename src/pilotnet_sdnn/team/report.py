@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pilotnet_sdnn.errors import counted
 from pilotnet_sdnn.team.charts import Charts
 from pilotnet_sdnn.team.limits import LIMITS, Limit, Limits, MetricChange
 from pilotnet_sdnn.team.lock import LockedDrive
@@ -227,7 +228,7 @@ def _environment(versions: Versions, threads: Any) -> str:
 {table(("package", "uv.lock of base", "uv.lock here", "installed"), locked)}
 
 Reported on Python {platform.python_version()}, {platform.system()} {platform.machine()}, {_cpu()}, \
-{os.cpu_count()} cores; threads: {inert(threads)}. Metrics and plots are those that git has, from the \
+{counted(os.cpu_count() or 1, "core")}; threads: {inert(threads)}. Metrics and plots are those that git has, from the \
 machine that ran the pipeline."""
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, counted
 from pilotnet_sdnn.sdnn.kernels import definition, native
 from pilotnet_sdnn.sdnn.kernels.library import library
 from pilotnet_sdnn.sdnn.kernels.shared import LayerOutput, LayerState, mean_magnitude, with_sent_before
@@ -51,7 +51,7 @@ def choose(kind: str, device: torch.device) -> str:
             f"params.yaml: kernels: native is not possible here: {obstacle}; or set torch, which is slower and whose "
             "results differ in their last bits"
         ) from None
-    logger.info("kernels: native, %d threads", torch.get_num_threads())
+    logger.info("kernels: native, %s", counted(torch.get_num_threads(), "thread"))
     return "native"
 
 
