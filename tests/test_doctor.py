@@ -123,7 +123,7 @@ def test_experiment_killed_between_two_stages(clone):
 
 def test_results_that_a_stopped_run_removed(clone):
     (clone.path / "metrics/train.json").unlink()
-    assert "- metrics/train.json: missing, as after a run that was stopped" in clone.run("sdnn-doctor", code=1)
+    assert "- metrics/train.json: missing, probably because a run was stopped" in clone.run("sdnn-doctor", code=1)
     assert not is_healthy(clone.path, fix=True)
     subprocess.run(GO_BACK, shell=True, cwd=clone.path, env=clone.env, check=True)
     assert clone.run("sdnn-doctor").startswith("healthy")
@@ -215,7 +215,7 @@ def test_missing_results_of_a_killed_experiment_are_named_and_stay_a_finding(clo
     printed = capsys.readouterr().out
     assert "- metrics/ann.json: changed by the killed run or by you, and left alone" in printed
     assert "- metrics/operations.json: missing" in printed
-    assert "for you to decide: 1 of these" in printed
+    assert "1 problem left for you to decide" in printed
 
 
 def test_experiment_killed_after_it_was_saved(clone, capsys):

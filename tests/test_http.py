@@ -272,7 +272,7 @@ def test_what_will_not_change_is_asked_once(status):
         ("<title>Google Drive - Quota exceeded</title>", "quota is exceeded"),
         ("<p>Sorry, too many users have viewed or downloaded this file recently.</p>", "quota is exceeded"),
         ("<title>Virus scan warning</title> Google Drive can&#39;t scan this file for viruses.", "virus scan"),
-        ('<form>Email <input type="password"></form>', "log in"),
+        ('<form>Email <input type="password"></form>', "a login page"),
         ("<title>Monday&#39;s\n drive</title>", 'a web page ("Monday\'s drive"); check the address'),
     ],
 )
@@ -409,7 +409,7 @@ def test_password_in_an_address_is_sent_but_not_shown():
 def test_disk_without_room(monkeypatch):
     monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
     with server(lambda request, n: request.send(ZIP)) as (url, _):
-        refused(url, "free some space", "3 MB more")
+        refused(url, "free some space", "3 MB left")
 
 
 PROGRAM = """
