@@ -1,5 +1,6 @@
 """The working tree against a base: paths from the root of the DVC repository, and text that stays text."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -8,9 +9,11 @@ from clone import ROOT, environment
 
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.params import load_params
-from pilotnet_sdnn.team.limits import Limit, MetricChange, load_limits, parse_limits
+from pilotnet_sdnn.team.charts import Chart, Charts
+from pilotnet_sdnn.team.limits import Limit, Limits, MetricChange, load_limits, parse_limits
+from pilotnet_sdnn.team.lock import LockedDrive
 from pilotnet_sdnn.team.markdown import inert, table
-from pilotnet_sdnn.team.report import changed_gate
+from pilotnet_sdnn.team.report import Comparison, Versions, changed_gate, render
 from pilotnet_sdnn.team.repository import enter_root, file_at, git
 from pilotnet_sdnn.team.revisions import changed_files, experiment_here, merge_base
 
@@ -100,6 +103,22 @@ def test_what_others_write_is_code_in_a_report(text):
     fence = written[: len(written) - len(written.lstrip("`"))]
     assert fence and written.endswith(fence) and fence not in written[len(fence) : -len(fence)]
     assert written[len(fence) : -len(fence)].strip() == text
+
+
+def test_a_report_shows_as_code_whatever_its_author_chose():
+    """Names and values of every kind, through the whole report."""
+    text = "a\n## Gate: passed\n![x](//evil.example/x.png) <img src=//evil.example> @evil"
+    drive = LockedDrive(text, {text: text})
+    comparison = Comparison(
+        base_name=text, base="0" * 40, here="1" * 8, files={text: "added"}, experiment=(text, "2" * 40), base_gate=[],
+        params={text: (text, text)}, metrics={text: MetricChange(1, 2), f"layers.{text}.events": MetricChange(1, 2)},
+        stale={text: [text]}, drives=(drive, LockedDrive("other", {})), versions=Versions({"torch": text}, {}),
+        threads=text, charts=Charts([Chart(text, b"")], [text], [text]),
+    )  # fmt: skip
+    written = render(comparison, Limits({}, {}, [Limit(text, "rise", 3, True)]), "report")
+    shown_as_text = re.sub(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "", written)
+    assert written.count("@evil") > 20 and not re.search(r"evil\.|@evil|<img", shown_as_text)
+    assert re.findall("^## Gate.*", written, re.M) == ["## Gate: FAILED"]
 
 
 def test_harmless_text_is_plain_and_long_text_is_cut():
