@@ -158,7 +158,7 @@ def _is_part(name: str) -> bool:
 
 def _metrics_table(names: list[str], metrics: dict[str, MetricChange], limits: Limits) -> str:
     rows = [
-        (name, _number(change.base), _number(change.here), limits.difference(name, change), limits.way(name), verdict)
+        (name, rounded(change.base), rounded(change.here), limits.difference(name, change), limits.way(name), verdict)
         for name in names
         for change in [metrics[name]]
         for verdict in [limits.verdict(name, change)]
@@ -252,8 +252,9 @@ def _limited(limit: Limit, change: MetricChange, limits: Limits) -> str:
     moved = limits.difference(limit.metric, change) or "the same"
     if missing:
         moved = f"missing or NaN: {' and '.join(missing)}"
-    return f"{limit.metric}: {_number(change.base)} -> {_number(change.here)} ({moved}); limit: {limit}"
+    return f"{limit.metric}: {rounded(change.base)} -> {rounded(change.here)} ({moved}); limit: {limit}"
 
 
-def _number(value: float | None) -> str:
+def rounded(value: float | None) -> str:
+    """A metric to six significant digits, as text."""
     return "none" if value is None else f"{value:.6g}"

@@ -6,7 +6,7 @@ from tabulate import tabulate
 
 from pilotnet_sdnn.errors import printable
 from pilotnet_sdnn.team.limits import LIMITS, Limits, MetricChange
-from pilotnet_sdnn.team.report import Comparison, changed_gate, failures
+from pilotnet_sdnn.team.report import Comparison, changed_gate, failures, rounded
 
 HEADLINE = ("mse", "mae_degrees", "r2", "synops_per_frame", "synops_sparsity", "fixed_point_mse")
 LONGEST_LIST = 8  # changed files
@@ -18,8 +18,8 @@ def summary(comparison: Comparison, limits: Limits) -> str:
     rows = [
         (
             name,
-            _number(change.base),
-            _number(change.here),
+            rounded(change.base),
+            rounded(change.here),
             limits.difference(name, change),
             limits.verdict(name, change),
         )
@@ -57,10 +57,6 @@ def _files(comparison: Comparison) -> list[str]:
         name, start = comparison.experiment
         lines.append(f"experiment {name} started from {start[:8]}, not from the base: do these files undo anything?")
     return lines
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.6g}"
 
 
 def _wrapped(line: str) -> str:
