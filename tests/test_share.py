@@ -178,7 +178,7 @@ def test_remote_that_is_missing_or_refuses_is_one_line(team, tmp_path):
     assert other.run("sdnn-share", "push", code=1).startswith("error: there is no default DVC remote")
     for clone, action, url, says in (
         (team, "push", "/proc/nowhere", "error: /proc/nowhere: FileNotFoundError"),
-        (other, "pull", "/proc/nowhere", "error: /proc/nowhere: the remote is empty"),
+        (other, "pull", "/proc/nowhere", "error: /proc/nowhere: the remote holds nothing"),
         (team, "push", "ssh://root@127.0.0.1:9/store", "error: ssh://127.0.0.1:9/store: ConnectionRefusedError"),
         (other, "pull", "ssh://root@127.0.0.1:9/store", "error: ssh://127.0.0.1:9/store: ConnectionRefusedError"),
     ):

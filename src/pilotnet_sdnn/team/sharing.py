@@ -90,7 +90,7 @@ def pull(repo: Repo, remote: Remote) -> None:
         UserError: something was refused or could not be fetched. Everything else is here by then.
     """
     if not remote.fs.exists(remote.path):
-        raise UserError("the remote is empty; `sdnn-share push` in a clone that has runs fills it")
+        raise UserError("the remote holds nothing; `sdnn-share push` in a clone that has runs fills it")
     remote.odb.verify = True  # DVC then removes an object whose hash is not its name
     repo.config["remote"][remote.name]["verify"] = True  # also where DVC itself fetches the list of a folder
     there = _sizes(remote.odb)
