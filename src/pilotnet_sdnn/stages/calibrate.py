@@ -10,7 +10,7 @@ from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv
 from pilotnet_sdnn.measure.calibration import Calibrator, calibrate
 from pilotnet_sdnn.params import load_params
-from pilotnet_sdnn.paths import CALIBRATION_LOG, FRAMES, NETWORK, TRAINED
+from pilotnet_sdnn.paths import CALIBRATION_PLOT, FRAMES, NETWORK, TRAINED
 from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.network import load_network, write_tensors
 
@@ -32,7 +32,7 @@ def main() -> None:
         log.append([round(step.sparsity, 3), round(step.mse, 6), *(round(t, 4) for t in step.thresholds)])
         print(f"training road: {step.sparsity:.1f}x, mse {step.mse:.5f}", flush=True)
     thresholds = [f"threshold_{i}" for i in range(LAYERS_RAISED)]
-    write_csv(CALIBRATION_LOG, ("sparsity", "mse", *thresholds), log)
+    write_csv(CALIBRATION_PLOT, ("sparsity", "mse", *thresholds), log)
     write_tensors(NETWORK, network.state_dict())
     if step.sparsity < params.sparsity:
         print(f"warning: sparsity: {params.sparsity} is out of reach; {step.sparsity:.1f} is the highest")
