@@ -108,7 +108,8 @@ def test_plots_show_every_chart(clone):
     assert not charts.get("errors")
     assert set(charts["data"]) == {
         "learning curves", "events per frame", "gradient flow", "operations by layer", "steering", "deployment",
-        "labels of the drive", "plots/calibration.csv", "plots/drive.png", "plots/drive.csv", "plots/training.csv", "plots/events.csv",
+        "labels of the drive", "plots/calibration.csv", "plots/drive.png",
+        "plots/drive.csv", "plots/training.csv", "plots/events.csv",
         "plots/steering.csv", "plots/drift.csv", "plots/operations.csv", "plots/deployment.csv",
     }  # fmt: skip
 

@@ -1,10 +1,10 @@
 """The tables of plots/operations.md: markdown that reads as text in 80 columns."""
 
-from unittest import mock
-
 import tabulate
 
 from pilotnet_sdnn.sdnn.geometry import LayerGeometry
+
+tabulate.MIN_PADDING = 0  # of headers: so the tables fit in 80 columns; tabulate has no argument for it
 
 
 def operations_report(geometry: list[LayerGeometry], stream: dict, restarted: dict, published: dict, title: str) -> str:
@@ -61,8 +61,7 @@ def _spread_table(comparison: dict) -> str:
 
 def _markdown(head: tuple, rows: list[tuple], text_columns: int) -> str:
     align = ["left"] * text_columns + ["right"] * (len(head) - text_columns)
-    with mock.patch.object(tabulate, "MIN_PADDING", 0):  # keeps tables within 80 columns; there is no argument for it
-        return tabulate.tabulate(rows, head, tablefmt="github", colalign=align, disable_numparse=True)
+    return tabulate.tabulate(rows, head, tablefmt="github", colalign=align, disable_numparse=True)
 
 
 def _energy(stream: dict, restarted: dict, published: dict) -> str:
