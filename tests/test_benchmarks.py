@@ -11,6 +11,7 @@ SMALL = {
     "loader": ("--frames", "3000", "--rounds", "1", "--threads", "1"),
     "resize": ("--drive", "synthetic", "--frames", "300", "--rounds", "1"),
     "road": (),
+    "ten_minutes": ("--frames", "320"),
     "training_speed": ("--rounds", "1", "--threads", "1"),
 }
 
