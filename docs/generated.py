@@ -8,6 +8,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from tabulate import tabulate
 
+from pilotnet_sdnn.errors import counted
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src/pilotnet_sdnn"
 LAYER_SHAPES = (
@@ -80,7 +82,7 @@ def story(**experiments: tuple[float, float, float, int, float]) -> str:
         stream["restarted"]["mse"],
     )
     for name, (mse, r2, sparsity, lag, restarted) in {**experiments, "this default": default}.items():
-        rows.append([name, f"{mse:.5f} ({r2:.3f})", f"{sparsity:.1f}x", f"{lag} frames", f"{restarted:.5f}"])
+        rows.append([name, f"{mse:.5f} ({r2:.3f})", f"{sparsity:.1f}x", counted(lag, "frame"), f"{restarted:.5f}"])
     return table(rows, ["", "stream: MSE (r2)", "sparsity", "lag", "restarted every 16 frames: MSE"], numbers_from=1)
 
 
@@ -195,7 +197,7 @@ def following() -> str:
     return (
         f"The default run has an MSE of {stream['mse']:.5f}. If it held its answers, it would have "
         f"{follows['held_mse']:.5f}. The predictions spread by {follows['prediction_spread_degrees']:.1f} degrees, the "
-        f"labels by {follows['label_spread_degrees']:.1f}. The lag is {follows['lag_frames']} frames. The MSE "
+        f"labels by {follows['label_spread_degrees']:.1f}. The lag is {counted(follows['lag_frames'], 'frame')}. The MSE "
         f"of the first tenth of the streams is {follows['first_tenth_mse']:.5f}, that of the last "
         f"{follows['last_tenth_mse']:.5f}."
     )
