@@ -72,12 +72,12 @@ def results() -> str:
 
 def story(**experiments: tuple[float, float, float, int, float]) -> str:
     """The default run beside experiments: MSE, r2, sparsity, lag in frames, and MSE when restarted every 16 frames."""
-    stream, ann, counted = metrics("evaluation"), metrics("ann"), metrics("operations")
+    stream, ann, operations = metrics("evaluation"), metrics("ann"), metrics("operations")
     rows = [["ANN baseline", f"{ann['ann_mse']:.5f} ({ann['ann_r2']:.3f})", "1x", "", ""]]
     default = (
         stream["mse"],
         stream["r2"],
-        counted["synops_sparsity"],
+        operations["synops_sparsity"],
         stream["following"]["lag_frames"],
         stream["restarted"]["mse"],
     )
@@ -197,8 +197,8 @@ def following() -> str:
     return (
         f"The default run has an MSE of {stream['mse']:.5f}. If it held its answers, it would have "
         f"{follows['held_mse']:.5f}. The predictions spread by {follows['prediction_spread_degrees']:.1f} degrees, the "
-        f"labels by {follows['label_spread_degrees']:.1f}. The lag is {counted(follows['lag_frames'], 'frame')}. The MSE "
-        f"of the first tenth of the streams is {follows['first_tenth_mse']:.5f}, that of the last "
+        f"labels by {follows['label_spread_degrees']:.1f}. The lag is {counted(follows['lag_frames'], 'frame')}. The "
+        f"MSE of the first tenth of the streams is {follows['first_tenth_mse']:.5f}, that of the last "
         f"{follows['last_tenth_mse']:.5f}."
     )
 
