@@ -14,6 +14,7 @@ from pilotnet_sdnn.params import synthetic_name
         (6000, "frame", "6,000 frames"),
         (1, "held-out stretch", "1 held-out stretch"),
         (5, "held-out stretch", "5 held-out stretches"),
+        (20, "epoch", "20 epochs"),
     ],
 )
 def test_one_thing_is_singular(number, thing, text):

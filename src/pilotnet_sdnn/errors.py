@@ -37,8 +37,8 @@ def shown(value: object) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """`1 frame`, `2,000 frames`, `5 stretches`."""
-    plural = "es" if thing.endswith("ch") else "s"
+    """`1 frame`, `2,000 frames`, `5 stretches`, `20 epochs`."""
+    plural = "es" if thing.endswith("tch") else "s"
     return f"{number:,} {thing}{plural * (number != 1)}"
 
 
