@@ -170,11 +170,11 @@ def test_experiments_of_an_earlier_commit_are_not_lost(sweep):
 
 def test_edited_parameters_are_not_shown_with_old_metrics(sweep):
     """`dvc exp show` lists the workspace with its new parameters beside the metrics of the last run."""
-    sweep.set(lam=0.3)
+    sweep.set(energy_add_pj=0.3)
     printed = pareto(sweep, "elsewhere")
     sweep.run("git", "checkout", "params.yaml")
     assert "with other parameters than its last run: workspace" in " ".join(printed.split())
-    assert "0.3" not in {row["lam"] for row in table(sweep, "elsewhere")}
+    assert "0.3" not in {row["energy_add_pj"] for row in table(sweep, "elsewhere")}
 
 
 def test_another_drive_is_not_mixed_in(sweep):

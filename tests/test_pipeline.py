@@ -119,7 +119,7 @@ def test_plots_show_every_chart(clone):
     [
         ("source", "sintetic", "error: params.yaml: source: 'sintetic' is neither synthetic"),
         ("lam", "much", "error: params.yaml: lam: expected a number >= 0, found 'much'"),
-        ("sequence", "100", "error: the drive has 160 frames, 1 sequences of 100: too few"),
+        ("sequence", "100", "error: the drive has 160 frames, 1 sequence of 100: too few"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_1(clone, param, value, expected):
