@@ -205,9 +205,9 @@ def following() -> str:
 
 def as_published() -> str:
     """What the tutorial's way of counting makes of the default run."""
-    counted = metrics("operations")
+    operations = metrics("operations")
     return (
         f"On the same road, restarted every 16 frames, the default run needs "
-        f"{counted['restarted']['synops_sparsity']:.2f}x fewer operations by an exact count without the first frames. "
-        f"The published way of counting gives {counted['as_published']['synops_sparsity']:.2f}x."
+        f"{operations['restarted']['synops_sparsity']:.2f}x fewer operations by an exact count without the first "
+        f"frames. The published way of counting gives {operations['as_published']['synops_sparsity']:.2f}x."
     )

@@ -84,8 +84,7 @@ def with_overrides(root: Path, command: str) -> bytes:
 
 def missing_results(root: Path) -> Iterator[str]:
     """Results that git tracks and that are gone: a stage removes its outputs before it runs."""
-    names = str(PARAMS), *RESULTS
-    if missing := [name for name in changed(root, *names) if name not in present(root, *names)]:
+    if missing := [name for name in changed(root, str(PARAMS), *RESULTS) if not (root / name).exists()]:
         yield (
             f"{', '.join(missing)}: missing, probably because a run was stopped. The same dvc command writes them "
             f"again; `{GO_BACK}` goes back to the last commit"
