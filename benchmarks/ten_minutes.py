@@ -15,6 +15,7 @@ from pilotnet_sdnn.drive import synthetic
 from pilotnet_sdnn.drive.synthetic_world import FRAME_RATE
 from pilotnet_sdnn.measure.activity import TUTORIAL_SEQUENCE, EventCounter, concatenated
 from pilotnet_sdnn.measure.following import TENTHS, by_tenth
+from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import NETWORK
 from pilotnet_sdnn.sdnn.network import load_network
 
@@ -29,7 +30,7 @@ def main() -> None:
 
     road = [(resize(Image.fromarray(image)), degrees) for image, degrees in synthetic.drive(count, SEED)]
     frames, labels = np.stack([frame for frame, _ in road]), np.radians([degrees for _, degrees in road])
-    counter = EventCounter(load_network(NETWORK), "native")
+    counter = EventCounter(load_network(NETWORK, corrected=load_params().corrected_neurons), "native")
     stream = counter.stream(np.split(frames, range(CHUNK, count, CHUNK)))
     sequences = frames.reshape(-1, TUTORIAL_SEQUENCE, *frames.shape[1:])
     batches = np.split(sequences, range(BATCH, len(sequences), BATCH))

@@ -12,6 +12,7 @@ from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.loihi.comparison import agreement, first_difference, netx_messages, stream_angles
 from pilotnet_sdnn.loihi.export import export_hdf5
 from pilotnet_sdnn.loihi.fixed_point import ONE, encode, read_network, run, start_state, zero_state
+from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.lava import simulate_fixed_point
 from pilotnet_sdnn.sdnn.losses import synops_loss
 from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, normalise
@@ -69,6 +70,21 @@ def test_from_the_same_start_it_is_the_trained_network_in_every_layer(trained, e
         sent = messages.movedim(-1, 1).double().reshape(integers.shape)
         assert torch.equal(integers / 2**12, sent), f"layer-{number}"
     assert torch.equal(fixed[-1].flatten(1) / ONE, angles.flatten(1).double())
+
+
+@pytest.mark.parametrize("kind", ["native", "torch"])
+def test_corrected_it_is_the_corrected_network_wherever_its_stream_is_cut(trained, exported, videos, kind):
+    """Two definitions: integers remember what they have sent, the network what it has not."""
+    network = Network(corrected=True)
+    network.load_state_dict(trained.state_dict())
+    fixed, _ = run(read_network(exported), encode(videos.numpy()), zero_state(read_network(exported), 3), corrected=True)
+    with torch.no_grad():
+        first = kernels.stream(network.eval(), videos[:, :2], kind, None)
+        second = kernels.stream(network, videos[:, 2:], kind, first.state)
+    for number, (integers, *parts) in enumerate(zip(fixed, first.messages, second.messages, strict=False)):
+        assert torch.equal(integers / 2**12, torch.cat(parts, 1).double().reshape(integers.shape)), f"layer-{number}"
+    angles = torch.cat([first.output.angles, second.output.angles], 1)
+    assert torch.equal(fixed[-1].flatten(1) / ONE, angles.double())
 
 
 def test_frames_are_encoded_as_the_input_block_does(trained):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
+from lava.lib.dl.slayer.axon import delta as lava_delta
 from torch import Tensor
 
 from pilotnet_sdnn.errors import UserError
@@ -136,6 +137,33 @@ def test_equals_lava_dl_with_other_parameters() -> None:
         threshold=0.3, dense_threshold=0.3, tau_grad=0.9, scale_grad=1.7, dropout=0.5, weight_scale=3.0
     )
     assert_equals_stock(network, drive(3, 7))
+
+
+class CorrectedDeltaUnit(lava_delta._DeltaUnit):
+    """lava-dl's delta unit, except that its residual includes what the rounding of its output takes off."""
+
+    @staticmethod
+    def forward(ctx: Any, activations: Tensor, threshold: Tensor, before: Tensor, residual: Tensor, *others: Any) -> Any:
+        differences, tau_grad, scale_grad = [], *others[-2:]
+        for activation in activations.detach().unbind(-1):
+            differences.append(activation - before + residual)
+            sends = differences[-1].abs() >= threshold
+            residual = torch.where(sends, differences[-1].remainder(2**-12), differences[-1])
+            before = activation
+        stacked = torch.stack(differences, -1)
+        ctx.save_for_backward(stacked, threshold, torch.tensor(tau_grad), torch.tensor(scale_grad))
+        return torch.where(stacked.abs() >= threshold, stacked, 0), residual, residual
+
+
+@pytest.fixture
+def lava_dl_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lava_delta, "_DeltaUnit", CorrectedDeltaUnit)
+
+
+@pytest.mark.usefixtures("lava_dl_corrected")
+@pytest.mark.parametrize("dense_threshold", [0, 0.1])
+def test_corrected_neurons_equal_lava_dl_with_a_residual_that_includes_rounding(dense_threshold: float) -> None:
+    assert_equals_stock(new_network(dense_threshold=dense_threshold, corrected=True), drive(2, 12))
 
 
 def test_equals_lava_dl_with_other_convolutions() -> None:

@@ -108,6 +108,7 @@ class Params:
     scale_grad: float = _positive()
     dropout: float = _number("a number >= 0 and < 1", lambda value: 0 <= value < 1)
     weight_scale: float = _positive()
+    corrected_neurons: bool = _allowed("true or false", lambda value: isinstance(value, bool))
     deploy_frames: int = _integer(2)
     energy_mac_pj: float = _positive()
     energy_add_pj: float = _not_negative()

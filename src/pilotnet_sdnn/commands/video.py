@@ -45,7 +45,7 @@ def main() -> None:
             raise UserError(f"{arguments.file}: expected a file name that ends with {' or '.join(KINDS)}")
         params = load_params()
         torch.set_num_threads(params.threads)
-        network = load_network(NETWORK)
+        network = load_network(NETWORK, corrected=params.corrected_neurons)
         dataset = open_dataset(FRAMES, params.sequence, params.split)
         drive, segments = dataset.drive, dataset.drive.segments
         shown = stretch(dataset.split.test, segments, arguments.start, frames_in(arguments.seconds))

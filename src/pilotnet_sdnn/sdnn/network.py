@@ -49,6 +49,7 @@ class Network(torch.nn.Module):
         scale_grad: float = 1.0,
         dropout: float = 0.2,
         weight_scale: float = 2.0,
+        corrected: bool = False,
     ) -> None:
         """Args:
         threshold: the initial change of activation that makes a neuron send, of layer-0 to layer-4 or of each of
@@ -59,6 +60,8 @@ class Network(torch.nn.Module):
         scale_grad: its height.
         dropout: of the dense layers.
         weight_scale: of the initial weights.
+        corrected: neurons send later what rounding takes off a message, as later versions of lava do. lava-dl's lose
+            it, and so does `forward`; `kernels` computes both.
         """
         super().__init__()
         thresholds = [threshold] * 5 if isinstance(threshold, int | float) else list(threshold)
@@ -92,6 +95,7 @@ class Network(torch.nn.Module):
         ])  # fmt: skip
         for block, initial in zip(self.layers, thresholds, strict=True):
             block.neuron.delta.threshold.data.fill_(max(int(initial * THRESHOLD_STEPS) / THRESHOLD_STEPS, NO_THRESHOLD))
+            block.neuron.delta.corrected = corrected
         self.learns_threshold = [initial > 0 for initial in thresholds[:-1]]
         self.initialise_shapes()
 
@@ -202,13 +206,18 @@ def read_tensors(path: Path, stage: str) -> dict[str, Tensor]:
         raise damaged(path, error, stage) from None
 
 
-def load_network(path: Path, stage: str = "calibrate") -> Network:
+def load_network(path: Path, stage: str = "calibrate", corrected: bool = False) -> Network:
     """The network that the stage saved at `path`, in evaluation mode.
+
+    Args:
+        path: of the file, which does not say whether neurons are corrected.
+        stage: named in errors.
+        corrected: see `Network`.
 
     Raises:
         UserError: the file is missing, damaged or of another network.
     """
-    network = Network()
+    network = Network(corrected=corrected)
     weights = read_tensors(path, stage)
     if any(value.dtype != torch.float32 for value in weights.values()):
         raise damaged(path, "its numbers are not all float32", stage)

@@ -23,7 +23,7 @@ def main() -> None:
     params = load_params()
     torch.set_num_threads(params.threads)
     dataset = open_dataset(FRAMES, params.sequence, params.split)
-    network = load_network(TRAINED, "train")
+    network = load_network(TRAINED, "train", params.corrected_neurons)
     kernel = kernels.choose(params.kernels, torch.device("cpu"))
 
     calibrator = Calibrator(network, *training_streams(dataset), kernel, LAYERS_RAISED)

@@ -41,7 +41,8 @@ def main() -> None:
     params = load_params()
     torch.set_num_threads(params.threads)
     dataset = open_dataset(FRAMES, params.sequence, params.split)
-    counter = EventCounter(load_network(NETWORK), kernels.choose(params.kernels, torch.device("cpu")))
+    network = load_network(NETWORK, corrected=params.corrected_neurons)
+    counter = EventCounter(network, kernels.choose(params.kernels, torch.device("cpu")))
 
     # held-out road under both protocols
     running = run_streams(counter, dataset)

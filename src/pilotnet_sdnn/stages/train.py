@@ -44,6 +44,7 @@ def main() -> None:
         scale_grad=params.scale_grad,
         dropout=params.dropout,
         weight_scale=params.weight_scale,
+        corrected=params.corrected_neurons,
     ).to(device)
     if pretrained := read_tensors(PRETRAINED, "pretrain"):
         network.start_from(pretrained)

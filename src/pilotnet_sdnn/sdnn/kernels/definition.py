@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from pilotnet_sdnn.sdnn.kernels.shared import (
     LayerOutput,
     LayerState,
+    corrected,
     dropout_gain,
     geometry,
     mean_magnitude,
@@ -82,14 +83,14 @@ class _DeltaUnit(torch.autograd.Function):
     def forward(
         ctx: Any, activations: Tensor, threshold: Tensor, delta: Any, previous: Tensor, residual: Tensor
     ) -> tuple[Tensor, Tensor]:
-        differences = _scan(activations.device.type)(activations, threshold, previous, residual)
+        kept = 1 if corrected(delta) else 0
+        differences = _scan(activations.device.type)(activations, threshold, previous, residual, delta.scale, kept)
         ctx.save_for_backward(differences, threshold)
         ctx.delta = delta
         events = torch.where(differences.abs() >= threshold, differences, 0)
-        last = differences[:, -1]
-        held_back = torch.where(last.abs() >= threshold, 0, last)
-        ctx.mark_non_differentiable(held_back)
-        return torch.floor(events * delta.scale) / delta.scale, held_back
+        residual = _residual(differences[:, -1], threshold, delta.scale, kept)
+        ctx.mark_non_differentiable(residual)
+        return _rounded(events, delta.scale), residual
 
     @staticmethod
     @once_differentiable
@@ -102,18 +103,30 @@ class _DeltaUnit(torch.autograd.Function):
         return gradient - later, (sensitivity * gradient).sum().view(1), None, None, None
 
 
-def _differences(activations: Tensor, threshold: Tensor, previous: Tensor, residual: Tensor) -> Tensor:
-    """What is compared with the threshold: d[t] = x[t] - x[t-1] + r[t-1], with r[t] = d[t] where that is below it."""
+def _differences(
+    activations: Tensor, threshold: Tensor, previous: Tensor, residual: Tensor, scale: int, kept: int
+) -> Tensor:
+    """What is compared with the threshold: d[t] = x[t] - x[t-1] + r[t-1], where r[t] is not sent of d[t]."""
     differences = []
     for activation in activations.unbind(1):
         difference = activation - previous + residual
-        residual = torch.where(difference.abs() >= threshold, 0, difference)
+        residual = _residual(difference, threshold, scale, kept)
         previous = activation
         differences.append(difference)
     return torch.stack(differences, 1)
 
 
+def _residual(difference: Tensor, threshold: Tensor, scale: int, kept: int) -> Tensor:
+    """All of a difference below the threshold. Of one that is sent, what rounding takes off, times `kept`."""
+    rounding = difference - _rounded(difference, scale)
+    return torch.where(difference.abs() >= threshold, kept * rounding, difference)
+
+
+def _rounded(messages: Tensor, scale: int) -> Tensor:
+    return torch.floor(messages * scale) / scale
+
+
 @functools.cache
-def _scan(device: str) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+def _scan(device: str) -> Callable[..., Tensor]:
     """`_differences`. On a GPU it is compiled to one kernel, for any shape, instead of five small ones per frame."""
     return torch.compile(_differences, dynamic=True) if device == "cuda" else _differences

@@ -17,6 +17,7 @@ from pilotnet_sdnn.sdnn.kernels.library import ConvolutionStruct, NeuronsStruct,
 from pilotnet_sdnn.sdnn.kernels.shared import (
     LayerOutput,
     LayerState,
+    corrected,
     dropout_gain,
     geometry,
     norm_mean,
@@ -259,7 +260,7 @@ def _population(images: Tensor, delta: Any, length: int, before: LayerState | No
     struct = NeuronsStruct(
         frames // length, length, images.numel() // frames, channels,
         delta.threshold.item(), delta.tau_grad, delta.scale_grad, delta.scale,
-        has_dendrite, threads,
+        has_dendrite, corrected(delta), threads,
     )  # fmt: skip
     if before is not None:
         before = before._replace(activation=_images(before.activation), residual=_images(before.residual))

@@ -17,6 +17,7 @@ struct Neurons {  // the neurons of a layer; `NeuronsStruct` of library.py has t
     float threshold, tau_grad, scale_grad;
     float scale;           // events are floored to multiples of 1 / scale
     int32_t has_dendrite;  // sigma, norm and relu come before the delta unit: not so in the Input block
+    int32_t corrected;     // what rounding takes off an event is sent later; else it is lost, as in lava-dl
     int32_t threads;
 };
 
@@ -40,6 +41,24 @@ inline float exp2_of_negative(float x) {
     return (low + r2 * r2 * high) * power;
 }
 
+// When neurons send, and what.
+struct DeltaUnit {
+    float threshold, scale, per_scale, kept;
+
+    explicit DeltaUnit(const Neurons& layer)
+        : threshold(layer.threshold),
+          scale(layer.scale),
+          per_scale(1.0f / layer.scale),
+          kept(layer.corrected ? 1.0f : 0.0f) {}
+
+    bool sends(float difference) const { return std::fabs(difference) >= threshold; }
+    float rounded(float difference) const { return std::floor(difference * scale) * per_scale; }
+    float event(float difference) const { return rounded(sends(difference) ? difference : 0.0f); }
+    float residual(float difference) const {
+        return sends(difference) ? kept * (difference - rounded(difference)) : difference;
+    }
+};
+
 // A block of neurons and its step from frame to frame.
 struct Block {
     float sum[kBlock] = {}, activation[kBlock] = {}, residual[kBlock] = {};
@@ -58,21 +77,16 @@ struct Block {
 
     // What the delta unit of neuron i compares with the threshold: x[t] - x[t-1] + r[t-1].
     template <bool kDendrite>
-    float difference(int64_t i, float current, float bias, float threshold) {
+    float difference(int64_t i, float current, float bias, const DeltaUnit& unit) {
         sum[i] = kDendrite ? sum[i] + current : current;
         const float rectified = sum[i] - bias > 0.0f ? sum[i] - bias : 0.0f;
         const float x = kDendrite ? rectified : sum[i];
         const float d = x - activation[i] + residual[i];
-        residual[i] = std::fabs(d) >= threshold ? 0.0f : d;
+        residual[i] = unit.residual(d);
         activation[i] = x;
         return d;
     }
 };
-
-inline float event(float difference, const Neurons layer, float per_scale) {
-    const float sent = std::fabs(difference) >= layer.threshold ? difference : 0.0f;
-    return std::floor(sent * layer.scale) * per_scale;
-}
 
 // lava-dl's surrogate for d event / d threshold.
 struct Surrogate {
@@ -98,16 +112,16 @@ struct Sums {
 template <bool kDendrite>
 Sums encode_block(const Neurons layer, Block& block, const float* __restrict current, const float* bias,
                   const float* gain, int64_t count, float* messages) {
+    const DeltaUnit unit(layer);
     float magnitude[kBlock] = {}, events[kBlock] = {};
-    const float per_scale = 1.0f / layer.scale;
     for (int64_t t = 0; t < layer.frames; t++) {
         const float* z = current + t * layer.neurons;
         float* out = messages + t * layer.neurons;
         const float counted = t > 0 ? 1.0f : 0.0f;
         #pragma omp simd
         for (int64_t i = 0; i < count; i++) {
-            const float d = block.difference<kDendrite>(i, z[i], bias[i], layer.threshold);
-            const float message = event(d, layer, per_scale) * gain[i];
+            const float d = block.difference<kDendrite>(i, z[i], bias[i], unit);
+            const float message = unit.event(d) * gain[i];
             out[i] = message;
             magnitude[i] += std::fabs(message);
             events[i] += message != 0.0f ? counted : 0.0f;
@@ -122,6 +136,7 @@ inline double block_activation_gradients(const Neurons layer, Block& block, cons
                                          const float* bias, const float* gain, const float* message_gradient,
                                          float slope, int64_t count, float* __restrict activation_gradient,
                                          float* __restrict total) {
+    const DeltaUnit unit(layer);
     const Surrogate surrogate(layer);
     float threshold_gradient[kBlock] = {}, event_gradient[kBlock] = {}, sum[kBlock] = {};
     for (int64_t t = 0; t < layer.frames; t++) {
@@ -132,8 +147,8 @@ inline double block_activation_gradients(const Neurons layer, Block& block, cons
         #pragma omp simd
         for (int64_t i = 0; i < count; i++) {
             const float was_active = block.activation[i] > 0.0f ? has_before : 0.0f;
-            const float d = block.difference<true>(i, z[i], bias[i], layer.threshold);
-            const float event_slope = std::fabs(d) >= layer.threshold ? slope * std::copysign(1.0f, d) : 0.0f;
+            const float d = block.difference<true>(i, z[i], bias[i], unit);
+            const float event_slope = unit.sends(d) ? slope * std::copysign(1.0f, d) : 0.0f;
             const float g = (incoming[i] + event_slope) * gain[i];
             threshold_gradient[i] += surrogate(d) * g;
             before[i] = (event_gradient[i] - g) * was_active;
@@ -169,15 +184,16 @@ inline void block_current_gradients(const Neurons layer, const float* share, int
 inline double block_sensitivities(const Neurons layer, Block& block, const float* __restrict current, int64_t count,
                                   float* __restrict sensitivities) {
     float slope[kBlock] = {};
+    const DeltaUnit unit(layer);
     const Surrogate surrogate(layer);
     for (int64_t t = 0; t < layer.frames; t++) {
         const float* z = current + t * layer.neurons;
         float* out = sensitivities + t * layer.neurons;
         #pragma omp simd
         for (int64_t i = 0; i < count; i++) {
-            const float d = block.difference<false>(i, z[i], 0.0f, layer.threshold);
+            const float d = block.difference<false>(i, z[i], 0.0f, unit);
             out[i] = surrogate(d);
-            slope[i] += std::fabs(d) >= layer.threshold ? std::copysign(1.0f, d) * out[i] : 0.0f;
+            slope[i] += unit.sends(d) ? std::copysign(1.0f, d) * out[i] : 0.0f;
         }
     }
     return std::accumulate(slope, slope + count, 0.0);

@@ -16,7 +16,7 @@ class LayerState(NamedTuple):
 
     sent: Tensor  # (N, ...) sum of all messages
     activation: Tensor  # (N, ...) at the last frame
-    residual: Tensor  # (N, ...) change that is held back, below the threshold
+    residual: Tensor  # (N, ...) change that was not sent
     gain: Tensor | None  # (N, features) dropout's factors, the same for the whole stream
 
 
@@ -54,6 +54,11 @@ def quantised_weight(synapse: Any) -> Tensor:
 def geometry(synapse: Any) -> tuple[Any, ...]:
     """Stride, padding, dilation and groups for a convolution in the plane: lava-dl's are in space and time."""
     return synapse.stride[:2], synapse.padding[:2], synapse.dilation[:2], synapse.groups
+
+
+def corrected(delta: Any) -> bool:
+    """Whether neurons send later what rounding takes off a message. lava-dl's own lose it."""
+    return getattr(delta, "corrected", False)
 
 
 def mean_magnitude(messages: Tensor) -> Tensor:
