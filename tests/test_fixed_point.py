@@ -50,13 +50,14 @@ def test_shipped_pilotnet_gives_its_shipped_output(ground_truth):
     assert sent[-1].item() == expected[0, 8]
 
 
+@pytest.mark.parametrize("corrected", [False, True])
 @pytest.mark.parametrize("which", ["shipped", "freshly trained"])
-def test_every_message_of_every_layer_is_netxs(which, ground_truth, exported, videos):
+def test_every_message_of_every_layer_is_netxs(which, corrected, ground_truth, exported, videos):
     file = ground_truth / "network.net" if which == "shipped" else exported
     frames = videos[:1].numpy()
     network = read_network(file)
-    ours, _ = run(network, encode(frames), start_state(network, 1))
-    assert first_difference(netx_messages(file, frames), ours) is None
+    ours, _ = run(network, encode(frames), start_state(network, 1, corrected), corrected)
+    assert first_difference(netx_messages(file, frames, corrected), ours) is None
     assert all(sent.any() for sent in ours[:5])  # it is no comparison of silence
 
 

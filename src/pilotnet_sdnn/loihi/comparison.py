@@ -18,12 +18,13 @@ from pilotnet_sdnn.sdnn.network import LAYERS
 InitialState = Callable[[list[IntegerLayer], int], list[State]]  # of a network, for a number of streams
 
 
-def netx_messages(network_file: Path, frames: np.ndarray) -> list[Tensor]:
+def netx_messages(network_file: Path, frames: np.ndarray, corrected: bool = False) -> list[Tensor]:
     """What every layer sends in lava's own simulation of a stretch of frames, about 10 frames/s.
 
     Args:
         network_file: the exported network.
         frames: (1, T, 33, 100, 3) uint8.
+        corrected: see `fixed_point.run`.
 
     Returns:
         messages like those of `fixed_point.run`: layer n answers a frame n steps later; here each answer is moved back
@@ -31,7 +32,7 @@ def netx_messages(network_file: Path, frames: np.ndarray) -> list[Tensor]:
     """
     inputs = encode(frames)[0].permute(3, 2, 1, 0).numpy()
     count, latency = frames.shape[1], len(LAYERS) - 1
-    steps = simulate_fixed_point(network_file, inputs, count + latency)
+    steps = simulate_fixed_point(network_file, inputs, count + latency, corrected)
     sent = list(progress(steps, total=count + latency, desc="netx", unit="step"))
     return [
         torch.from_numpy(np.stack(layer[n : n + count])).permute(0, *range(layer[0].ndim, 0, -1))[None]

@@ -180,11 +180,11 @@ def zero_state(network: list[IntegerLayer], sequences: int) -> list[State]:
     return [State(*torch.zeros(2, sequences, *layer.shape, dtype=torch.int32)) for layer in network]
 
 
-def start_state(network: list[IntegerLayer], sequences: int) -> list[State]:
+def start_state(network: list[IntegerLayer], sequences: int, corrected: bool = False) -> list[State]:
     """The state of the hardware when the first frame arrives.
 
     A message takes a time step to the next layer, so layer n has run n steps before the first frame
-    reaches it, on what the biases of the layers before it have sent.
+    reaches it, on what the biases of the layers before it have sent. For `corrected`, see `run`.
     """
     states = []
     messages = torch.zeros(1, 0, *network[0].shape, dtype=torch.int32)
@@ -192,7 +192,7 @@ def start_state(network: list[IntegerLayer], sequences: int) -> list[State]:
         if layer.synapses:
             arriving = _arriving(layer.synapses, messages)
             nothing_first = torch.cat([torch.zeros_like(state.sigma[None]), arriving], 1)
-            messages, state = _fire(layer, nothing_first, state)
+            messages, state = _fire(layer, nothing_first, state, corrected)
         states.append(State(*(memory.expand(sequences, *layer.shape) for memory in state)))
     return states
 

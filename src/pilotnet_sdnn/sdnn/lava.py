@@ -62,7 +62,9 @@ def _import_lava_nc() -> None:
         import lava.magma.runtime.message_infrastructure.multiprocessing  # noqa: F401
 
 
-def simulate_fixed_point(network_file: Path, inputs: np.ndarray, steps: int) -> Iterator[list[np.ndarray]]:
+def simulate_fixed_point(
+    network_file: Path, inputs: np.ndarray, steps: int, corrected: bool = False
+) -> Iterator[list[np.ndarray]]:
     """Run an exported network in lava's bit-accurate Loihi 2 simulation on the CPU.
 
     Args:
@@ -70,6 +72,7 @@ def simulate_fixed_point(network_file: Path, inputs: np.ndarray, steps: int) -> 
         inputs: (W, H, C, T) integer input to the neurons of the first layer, one slice per step; after the
             last one the first follows again.
         steps: time steps to run. Every layer after the first adds one step of latency.
+        corrected: neurons as later versions of lava have them, see `_corrected_neurons`; else those of lava-nc 0.10.
 
     Yields:
         what each layer sends in one step after another: integers (W, H, C), or (C,) of dense layers.
@@ -91,13 +94,38 @@ def simulate_fixed_point(network_file: Path, inputs: np.ndarray, steps: int) -> 
     extractors = [Extractor(shape=layer.shape) for layer in network.layers]  # a sink would be read out number by number
     for layer, extractor in zip(network.layers, extractors, strict=True):
         layer.out.connect(extractor.in_port)
-    untagged = {Extractor: PyLoihiExtractorModel}
-    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=untagged)
+    models = {Extractor: PyLoihiExtractorModel, **(_corrected_neurons() if corrected else {})}
+    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models)
     with _supervised(network):
         network.run(RunSteps(num_steps=steps, blocking=False), config)
         for _ in range(steps):
             yield [extractor.receive().astype(np.int32) for extractor in extractors]
         network.wait()
+
+
+def _corrected_neurons() -> dict[type, type]:
+    """Sigma-delta neurons that remember what they have sent, not what they wanted to send, as models for lava-nc.
+
+    The rule is that of `PySigmaDeltaModelFixedCorrected`, which came to lava after its last release.
+    """
+    from lava.magma.core.decorator import implements, requires, tag
+    from lava.magma.core.resources import CPU
+    from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
+    from lava.proc.sdn.models import PySigmaDeltaModelFixed
+    from lava.proc.sdn.process import SigmaDelta
+
+    @implements(proc=SigmaDelta, protocol=LoihiProtocol)
+    @requires(CPU)
+    @tag("fixed_pt")
+    class Corrected(PySigmaDeltaModelFixed):
+        def run_spk(self) -> None:
+            self.sigma = self.sigma_dynamics(self.a_in.recv())
+            change = self.activation_dynamics(self.sigma) - self.act
+            message = np.where(np.abs(change) >= self.vth, change, 0) >> self.state_exp
+            self.act = self.act + (message << self.state_exp)
+            self.s_out.send(message)
+
+    return {SigmaDelta: Corrected}
 
 
 def _weights_as_they_fit(optimize: Callable) -> Callable:

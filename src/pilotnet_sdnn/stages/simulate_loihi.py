@@ -38,10 +38,12 @@ def main() -> None:
         raise damaged(ACTIVITY, "its frames are not those of the held-out road", "evaluate")
 
     # netx and the integers send the same messages
+    corrected = params.corrected_neurons
     longest = max(streams, key=lambda stretch: stretch.stop - stretch.start)
     beginning = drive.frames[longest.start : min(longest.start + params.deploy_frames, longest.stop)][None]
-    messages = netx_messages(EXPORTED_NETWORK, beginning)
-    if parted := first_difference(messages, run(network, encode(beginning), start_state(network, 1))[0]):
+    messages = netx_messages(EXPORTED_NETWORK, beginning, corrected)
+    integers, _ = run(network, encode(beginning), start_state(network, 1, corrected), corrected)
+    if parted := first_difference(messages, integers):
         raise UserError(
             f"{EXPORTED_NETWORK}: netx and fixed_point.py differ from {parted} on; refusing to write metrics of "
             f"either; please report it with this file"
@@ -56,10 +58,12 @@ def main() -> None:
         return angles, events
 
     compare = partial(agreement, labels, floating, is_start=held_out.running.is_start)
-    fixed, events = in_integers(start_state, False, "fixed point")
+    as_corrected = in_integers(partial(start_state, corrected=True), True, "corrected neurons")
+    as_released = in_integers(start_state, False, "lava-nc 0.10")
+    fixed, events = as_corrected if corrected else as_released
     deployment = compare(fixed=fixed)
-    same_start = compare(fixed=in_integers(zero_state, False, "from the same start")[0])
-    corrected = compare(fixed=in_integers(start_state, True, "corrected")[0])
+    same_start = compare(fixed=in_integers(zero_state, corrected, "from the same start")[0])
+    both = {"corrected": compare(fixed=as_corrected[0]), "lava_nc_0_10": compare(fixed=as_released[0])}
 
     write_metrics(
         DEPLOYMENT_METRICS,
@@ -68,7 +72,10 @@ def main() -> None:
             "fixed_point_events_per_frame": float(events.sum(1).mean()),
             "netx": {"frames": beginning.shape[1], "identical": True},
             "same_start": {name: same_start[name] for name in ("fixed_point_mse", "max_abs_difference")},
-            "corrected": {name: corrected[name] for name in ("fixed_point_mse", "mse_ratio", "max_abs_difference")},
+            **{
+                neurons: {name: compared[name] for name in ("fixed_point_mse", "mse_ratio", "max_abs_difference")}
+                for neurons, compared in both.items()
+            },
         },
     )
     shown = np.flatnonzero((frames >= longest.start) & (frames < longest.stop))[:PLOTTED_FRAMES]
