@@ -8,20 +8,19 @@ import statistics
 import tempfile
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pilotnet_sdnn.dataset.batches import batches
+from pilotnet_sdnn.dataset.batches import Batch, batches
 from pilotnet_sdnn.dataset.road import open_dataset
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import FRAMES
 from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.checkpoint import save_checkpoint
 from pilotnet_sdnn.sdnn.losses import event_rate_loss
-from pilotnet_sdnn.sdnn.network import Network
+from pilotnet_sdnn.sdnn.network import Network, NetworkOutput
 from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
 from pilotnet_sdnn.sdnn.training import Training, train_epoch
 
@@ -35,7 +34,11 @@ def main() -> None:
     torch.set_num_threads(params.threads)
     network = Network()
     training = Training(network, FlatRAdam(network.trainable_parameters(), params.lr, params.weight_decay))
-    forward = partial(kernels.run, network, kernels=kernels.choose(params.kernels, torch.device("cpu")))
+    kernel = kernels.choose(params.kernels, torch.device("cpu"))
+
+    def forward(batch: Batch) -> NetworkOutput:
+        return kernels.run(network, batch.frames, kernel)
+
     dataset = open_dataset(FRAMES, params.sequence, params.split)
     train = batches(*dataset.sequences(dataset.split.train, params.sequence), params.batch, torch.device("cpu"))
 

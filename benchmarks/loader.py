@@ -23,10 +23,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
-from pilotnet_sdnn.dataset.batches import Batches
+from pilotnet_sdnn.dataset.batches import Batch, Batches
 from pilotnet_sdnn.dataset.resizing import resize
 from pilotnet_sdnn.dataset.road import Dataset
 from pilotnet_sdnn.dataset.sequences import Sequences
@@ -35,7 +34,7 @@ from pilotnet_sdnn.dataset.store import FRAMES_PER_READ, read_frames, write_fram
 from pilotnet_sdnn.drive import synthetic
 from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.losses import event_rate_loss
-from pilotnet_sdnn.sdnn.network import Network
+from pilotnet_sdnn.sdnn.network import Network, NetworkOutput
 from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
 from pilotnet_sdnn.sdnn.training import Training, train_epoch
 
@@ -68,9 +67,13 @@ def all_sequences(path: Path) -> tuple[Sequences, np.ndarray]:
     return Dataset(drive, drive.angles, Split([], [])).sequences([Stretch(0, len(drive.angles))], SEQUENCE)
 
 
-def seconds(network: Network, training: Training, data: Iterable[tuple[Tensor, Tensor]]) -> float:
+def seconds(network: Network, training: Training, data: Iterable[Batch]) -> float:
     """A step's, the loading of its batch included."""
-    forward = partial(kernels.run, network, kernels=kernels.choose("auto", CPU))
+    kernel = kernels.choose("auto", CPU)
+
+    def forward(batch: Batch) -> NetworkOutput:
+        return kernels.run(network, batch.frames, kernel)
+
     start = time.perf_counter()
     train_epoch(training, data, forward, lambda rates: 0.01 * event_rate_loss(rates, 0.01), lambda _: None)
     return (time.perf_counter() - start) / STEPS

@@ -75,7 +75,7 @@ def test_what_is_drawn_follows_from_seed_epoch_and_sequence_alone(drive):
 
     def changed(order: np.ndarray, seed: int = 1, epoch: int = 3) -> list[np.ndarray]:
         data = Batches(*drive, order, 2, torch.device("cpu"), lambda *b: augment(ALL, *b, seed, epoch))
-        return [part.numpy() for batch in data for part in batch]
+        return [part.numpy() for batch in data for part in batch[:2]]
 
     order = np.array([4, 1, 0, 3, 5, 2])
     whole, rest = changed(order), changed(order[2:])

@@ -78,12 +78,13 @@ def test_corrected_it_is_the_corrected_network_wherever_its_stream_is_cut(traine
     """Two definitions: integers remember what they have sent, the network what it has not."""
     network = Network(corrected=True)
     network.load_state_dict(trained.state_dict())
-    fixed, _ = run(read_network(exported), encode(videos.numpy()), zero_state(read_network(exported), 3), corrected=True)
+    integers = read_network(exported)
+    fixed, _ = run(integers, encode(videos.numpy()), zero_state(integers, 3), corrected=True)
     with torch.no_grad():
         first = kernels.stream(network.eval(), videos[:, :2], kind, None)
         second = kernels.stream(network, videos[:, 2:], kind, first.state)
-    for number, (integers, *parts) in enumerate(zip(fixed, first.messages, second.messages, strict=False)):
-        assert torch.equal(integers / 2**12, torch.cat(parts, 1).double().reshape(integers.shape)), f"layer-{number}"
+    for number, (sent, *parts) in enumerate(zip(fixed, first.messages, second.messages, strict=False)):
+        assert torch.equal(sent / 2**12, torch.cat(parts, 1).double().reshape(sent.shape)), f"layer-{number}"
     angles = torch.cat([first.output.angles, second.output.angles], 1)
     assert torch.equal(fixed[-1].flatten(1) / ONE, angles.double())
 

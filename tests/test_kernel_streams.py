@@ -159,6 +159,32 @@ def test_a_state_stays_valid_when_weights_change(network: Network, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_some_streams_continue_while_others_start_anew(network: Network, kind: str) -> None:
+    frames = drive(3, 12)
+    with torch.no_grad():
+        state = kernels.stream(network, frames[:, :6], kind, None).state
+        alone = kernels.stream(network, frames[:, 6:], kind, None)
+        going_on = kernels.stream(network, frames[:, 6:], kind, state)
+        mixed = kernels.stream(
+            network, frames[:2, 6:], kind, kernels.continued(network, state, torch.tensor([False, True]))
+        )
+    for one, continuing, fresh in zip(mixed.messages, going_on.messages, alone.messages, strict=True):
+        assert torch.equal(one[0], fresh[0]) and torch.equal(one[1], continuing[1])
+    assert torch.equal(mixed.output.angles[1], going_on.output.angles[1])
+    assert not torch.equal(alone.output.angles[1], going_on.output.angles[1])
+
+
+def test_streams_that_start_anew_draw_dropout_of_their_own() -> None:
+    fresh = new_network(dropout=0.5).train()
+    state = kernels.stream(fresh, drive(2, 4), "torch", None).state
+    continued = kernels.continued(fresh, state, torch.tensor([True, False]))
+    assert continued is not None
+    drawn = [(before.gain, after.gain) for before, after in zip(state[5:], continued[5:], strict=True)]
+    assert all(torch.equal(before[0], after[0]) for before, after in drawn)
+    assert not any(torch.equal(before[1], after[1]) for before, after in drawn[:2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_dropout_stays_the_same_as_long_as_the_stream_lasts(kind: str) -> None:
     fresh, frames = new_network(dropout=0.5).train(), drive(2, 8)
     first = kernels.stream(fresh, frames[:, :4], kind, None)

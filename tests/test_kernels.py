@@ -143,8 +143,9 @@ class CorrectedDeltaUnit(lava_delta._DeltaUnit):
     """lava-dl's delta unit, except that its residual includes what the rounding of its output takes off."""
 
     @staticmethod
-    def forward(ctx: Any, activations: Tensor, threshold: Tensor, before: Tensor, residual: Tensor, *others: Any) -> Any:
-        differences, tau_grad, scale_grad = [], *others[-2:]
+    def forward(ctx: Any, activations: Tensor, threshold: Tensor, *others: Any) -> Any:
+        before, residual, _, _, tau_grad, scale_grad = others
+        differences: list[Tensor] = []
         for activation in activations.detach().unbind(-1):
             differences.append(activation - before + residual)
             sends = differences[-1].abs() >= threshold

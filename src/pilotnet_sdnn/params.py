@@ -87,6 +87,7 @@ class Params:
     epochs: int = _integer(1)
     checkpoint_minutes: float = _positive()
     batch: int = _integer(1)
+    carry: int = _integer(1)
     pretrain_lr: float = _positive()
     lr: float = _positive()
     weight_decay: float = _not_negative()

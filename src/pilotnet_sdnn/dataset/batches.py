@@ -1,9 +1,14 @@
-"""Batches of sequences on the device that trains, loaded and augmented in advance."""
+"""Batches of sequences on the device that trains, loaded and augmented in advance.
+
+The sequences in one place of consecutive training batches are a lane. A lane follows the road for some sequences, a
+stream, and then jumps to another part of it: the network sees long streams, and yet every batch is diverse.
+"""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,10 +18,19 @@ from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
 from pilotnet_sdnn.dataset.prefetch import prefetch
 from pilotnet_sdnn.dataset.road import Dataset
 from pilotnet_sdnn.dataset.sequences import Sequences
+from pilotnet_sdnn.dataset.split import cut
 
 FRAMES_PER_STEP = 128  # in training on single frames
 
 Change = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Batch(NamedTuple):
+    """n sequences of T frames, on the device that trains."""
+
+    frames: Tensor  # (n, T, 33, 100, 3) uint8
+    angles: Tensor  # (n, T) float32 radians
+    continues: Tensor  # (n,) bool: it follows the sequence in the same place of the batch before
 
 
 @dataclass(frozen=True)
@@ -24,9 +38,6 @@ class Batches:
     """Sequences in a given order, `size` at a time; the last batch may be smaller.
 
     While a batch is used, a thread loads the next two.
-
-    Yields:
-        (n, T, 33, 100, 3) uint8 frames and (n, T) float32 angles in radians, on the device.
     """
 
     videos: Sequences | np.ndarray  # (S, T, 33, 100, 3) uint8
@@ -34,25 +45,33 @@ class Batches:
     order: np.ndarray  # numbers of the sequences
     size: int
     device: torch.device
-    change: Change | None = None  # maps frames, angles and numbers of a batch to frames and angles
+    change: Change | None = None  # maps frames, angles and stream numbers of a batch to frames and angles
+    streams: np.ndarray | None = None  # number of each sequence's stream, in this order; None: each is one of its own
+    done: int = 0  # batches to leave out
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.size)
+        return -(-len(self.order) // self.size) - self.done
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        numbers = (self.order[start : start + self.size] for start in range(0, len(self.order), self.size))
+    def __iter__(self) -> Iterator[Batch]:
         with ThreadPoolExecutor(1) as pool:
-            yield from prefetch(pool, self._load, numbers, max_pending=2)
+            starts = range(self.done * self.size, len(self.order), self.size)
+            yield from prefetch(pool, self._load, starts, max_pending=2)
 
     def after(self, steps: int) -> "Batches":
         """The batches that follow the first `steps`."""
-        return replace(self, order=self.order[steps * self.size :])
+        return replace(self, done=self.done + steps)
 
-    def _load(self, numbers: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _load(self, start: int) -> Batch:
+        numbers = streams = self.order[start : start + self.size]
+        continues = np.zeros(len(numbers), bool)
+        if self.streams is not None:
+            streams = self.streams[start : start + self.size]
+            if start:
+                continues = streams == self.streams[start - self.size : start][: len(streams)]
         frames, labels = self.videos[numbers], self.angles[numbers]
         if self.change is not None:
-            frames, labels = self.change(frames, labels, numbers)
-        return torch.from_numpy(frames).to(self.device), torch.from_numpy(labels).to(self.device)
+            frames, labels = self.change(frames, labels, streams)
+        return Batch(*(torch.from_numpy(values).to(self.device) for values in (frames, labels, continues)))
 
 
 def batches(videos: Sequences | np.ndarray, angles: np.ndarray, size: int, device: torch.device) -> Batches:
@@ -61,7 +80,7 @@ def batches(videos: Sequences | np.ndarray, angles: np.ndarray, size: int, devic
 
 
 def train_and_test(
-    dataset: Dataset, length: int, size: int, augmentation: Augmentation, seed: int, device: torch.device
+    dataset: Dataset, length: int, size: int, carry: int, augmentation: Augmentation, seed: int, device: torch.device
 ) -> tuple[Callable[[int], Batches], Batches]:
     """The batches of each epoch, counted from 0, and those of held-out road in the order of time.
 
@@ -69,24 +88,54 @@ def train_and_test(
         dataset: split into road to train on and road to test on.
         length: frames in a sequence.
         size: sequences in a batch.
-        augmentation: limits of the changes of training sequences.
+        carry: consecutive sequences in a training stream, at most.
+        augmentation: limits of the changes of training streams.
         seed: of the run.
         device: where the batches go.
     """
     train, test = (batches(*dataset.sequences(part, length), size, device) for part in dataset.split)
-    return partial(training_batches, train, augmentation, seed), test
+    starts = cut(dataset.split.train, length)
+    follows = np.append(False, np.diff(starts) == length)
+    return partial(training_batches, train, follows, carry, augmentation, seed), test
 
 
-def training_batches(train: Batches, augmentation: Augmentation, seed: int, epoch: int) -> Batches:
-    """The training sequences, shuffled and augmented anew in each epoch.
+def training_batches(
+    train: Batches, follows: np.ndarray, carry: int, augmentation: Augmentation, seed: int, epoch: int
+) -> Batches:
+    """The training road, cut into streams that are shuffled and augmented anew in each epoch.
 
     Order and augmentation follow from seed and epoch alone, so a resumed run sees the same batches.
 
     Args:
         train: the training sequences in the order of time.
+        follows: (S,) bool, the sequences that begin where the one before them ends.
+        carry: consecutive sequences in a stream, at most.
         augmentation: limits of the changes.
         seed: of the run.
         epoch: counted from 0.
     """
-    order = np.random.default_rng((seed, epoch)).permutation(train.order)
-    return replace(train, order=order, change=partial(augment, augmentation, seed=seed, epoch=epoch))
+    random = np.random.default_rng((seed, epoch))
+    order, streams = lanes(streams_of(follows, carry, int(random.integers(carry))), train.size, random)
+    return replace(train, order=order, streams=streams, change=partial(augment, augmentation, seed=seed, epoch=epoch))
+
+
+def streams_of(follows: np.ndarray, carry: int, phase: int) -> list[np.ndarray]:
+    """Consecutive sequences, at most `carry` each; the first stream of each stretch is `phase` sequences shorter."""
+    numbers = np.arange(len(follows))
+    place = numbers - np.maximum.accumulate(np.where(follows, 0, numbers))  # in its stretch
+    return np.split(numbers, np.flatnonzero(~follows | ((place + phase) % carry == 0))[1:])
+
+
+def lanes(streams: list[np.ndarray], count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Shuffle streams and lay them out in lanes, side by side.
+
+    Returns:
+        Sequences and the number of each one's stream, both (S,): first those of all lanes' first step, then those of
+        the second. Lanes are equally long, or the last ones a step shorter.
+    """
+    shuffled = [streams[number] for number in random.permutation(len(streams))]
+    road = np.stack([np.concatenate(shuffled), np.concatenate([np.full(len(s), s[0]) for s in shuffled])])
+    parts = np.array_split(road, count, axis=1)
+    steps = -(-road.shape[1] // count)
+    laid = np.concatenate([part[:, step : step + 1] for step in range(steps) for part in parts], axis=1)
+    return laid[0], laid[1]

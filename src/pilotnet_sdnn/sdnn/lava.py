@@ -122,7 +122,7 @@ def _corrected_neurons() -> dict[type, type]:
             self.sigma = self.sigma_dynamics(self.a_in.recv())
             change = self.activation_dynamics(self.sigma) - self.act
             message = np.where(np.abs(change) >= self.vth, change, 0) >> self.state_exp
-            self.act = self.act + (message << self.state_exp)
+            self.act += message << self.state_exp
             self.s_out.send(message)
 
     return {SigmaDelta: Corrected}

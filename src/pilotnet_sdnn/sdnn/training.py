@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pilotnet_sdnn.dataset.batches import Batches
+from pilotnet_sdnn.dataset.batches import Batch, Batches
 from pilotnet_sdnn.dataset.road import CHUNK, Dataset
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.interrupts import StopRequest, stop_on_request
@@ -22,8 +22,7 @@ from pilotnet_sdnn.sdnn.lava import slayer
 from pilotnet_sdnn.sdnn.losses import no_penalty
 from pilotnet_sdnn.sdnn.network import Network, NetworkOutput
 
-Batch = tuple[Tensor, Tensor]  # frames (N, T, 33, 100, 3) uint8, angles (N, T)
-Forward = Callable[[Tensor], NetworkOutput]
+Forward = Callable[[Batch], NetworkOutput]
 Penalty = Callable[[Tensor], Tensor]
 
 
@@ -74,6 +73,7 @@ class Training:
     step: int = 0  # steps done in this epoch
     statistics: Statistics = field(default_factory=Statistics)  # over these steps
     gradients: list[float] = field(default_factory=list)  # gradient norm of each layer at the last of them
+    state: kernels.State | None = None  # of the network in each lane, after the last of them
     log: list[list[float]] = field(default_factory=list)  # a row for each epoch done
     kept_mse: float = math.inf
     kept_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Training:
         if not keep_best or test.mse < self.kept_mse:
             self.kept_mse = test.mse
             self.kept_weights = {name: value.cpu().clone() for name, value in self.network.state_dict().items()}
-        self.epoch, self.step, self.statistics = self.epoch + 1, 0, Statistics()
+        self.epoch, self.step, self.statistics, self.state = self.epoch + 1, 0, Statistics(), None
         return f"epoch {self.epoch:3d}  lr {lr:.1e}  train mse {train.mse:.5f}  test mse {test.mse:.5f}" + (
             f"  events/frame {test.events_per_frame:7.1f}" if test.events else ""
         )
@@ -103,6 +103,7 @@ class Training:
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all(),
             "statistics": asdict(self.statistics),
+            "state": self.state and [tuple(layer) for layer in self.state],
             **{name: getattr(self, name) for name in ("epoch", "step", "gradients", "log", "kept_mse", "kept_weights")},
         }
 
@@ -113,6 +114,8 @@ class Training:
         torch.set_rng_state(state.pop("random"))
         torch.cuda.set_rng_state_all(state.pop("random_cuda"))
         self.statistics = Statistics(**state.pop("statistics"))
+        if lanes := state.pop("state"):
+            self.state = [kernels.LayerState(*layer) for layer in lanes]
         for name, value in state.items():
             setattr(self, name, value)
 
@@ -143,7 +146,7 @@ def fit(
 
     Args:
         training: at its start.
-        forward: the network's output for frames (N, T, 33, 100, 3).
+        forward: the network's output for a batch.
         train: the batches of an epoch, counted from 0.
         measure: the network on held-out road.
         epochs: how many there are.
@@ -218,9 +221,9 @@ def train_epoch(
         UserError: the loss is no longer a number.
     """
     training.network.train()
-    for frames, angles in data:
-        output = forward(frames)
-        mse = F.mse_loss(output.angles, angles)
+    for batch in data:
+        output = forward(batch)
+        mse = F.mse_loss(output.angles, batch.angles)
         loss = mse + penalty(output.rates)
         if not math.isfinite(loss.item()):
             raise UserError(
@@ -242,9 +245,9 @@ def measure_batches(network: torch.nn.Module, forward: Forward, data: Iterable[B
     """MSE and events of the network in evaluation mode, over sequences, each from rest."""
     network.eval()
     statistics = Statistics()
-    for frames, angles in data:
-        output = forward(frames)
-        statistics.add(F.mse_loss(output.angles, angles).item(), output)
+    for batch in data:
+        output = forward(batch)
+        statistics.add(F.mse_loss(output.angles, batch.angles).item(), output)
     return statistics
 
 

@@ -8,14 +8,14 @@ import logging
 from functools import partial
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation
-from pilotnet_sdnn.dataset.batches import FRAMES_PER_STEP, train_and_test
+from pilotnet_sdnn.dataset.batches import FRAMES_PER_STEP, Batch, train_and_test
 from pilotnet_sdnn.dataset.road import open_dataset
 from pilotnet_sdnn.errors import counted, exit_on_error
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import FRAMES, PRETRAINED
 from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.checkpoint import checkpoint_path, only_trainer
-from pilotnet_sdnn.sdnn.network import Network, write_tensors
+from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, write_tensors
 from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
 from pilotnet_sdnn.sdnn.training import Training, fit, measure_batches, seeded_device
 
@@ -31,14 +31,16 @@ def main() -> None:
     # data: sequences of one frame
     dataset = open_dataset(FRAMES, params.sequence, params.split)
     augmentation = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
-    train, test = train_and_test(dataset, 1, FRAMES_PER_STEP, augmentation, params.seed, device)
+    train, test = train_and_test(dataset, 1, FRAMES_PER_STEP, 1, augmentation, params.seed, device)
     print(f"{dataset.drive.origin}: {len(train(0).order):,} training and {counted(len(test.order), 'held-out frame')}")
 
     # network
     network = Network(threshold=0, dense_threshold=0, dropout=params.dropout, weight_scale=params.weight_scale)
     network.to(device)
     kernel = kernels.choose(params.kernels, device)
-    forward = partial(kernels.run, network, kernels=kernel)
+
+    def forward(batch: Batch) -> NetworkOutput:
+        return kernels.run(network, batch.frames, kernel)
 
     # loop
     optimizer = FlatRAdam(network.trainable_parameters(), lr=params.pretrain_lr, weight_decay=params.weight_decay)

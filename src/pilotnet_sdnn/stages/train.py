@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation
-from pilotnet_sdnn.dataset.batches import train_and_test
+from pilotnet_sdnn.dataset.batches import Batch, train_and_test
 from pilotnet_sdnn.dataset.road import open_dataset
 from pilotnet_sdnn.errors import counted, exit_on_error
 from pilotnet_sdnn.files import write_csv
@@ -16,7 +16,7 @@ from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.checkpoint import checkpoint_path, only_trainer
 from pilotnet_sdnn.sdnn.geometry import layer_geometries
 from pilotnet_sdnn.sdnn.losses import event_rate_loss, synops_loss
-from pilotnet_sdnn.sdnn.network import LAYERS, Network, read_tensors, write_tensors
+from pilotnet_sdnn.sdnn.network import LAYERS, Network, NetworkOutput, read_tensors, write_tensors
 from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
 from pilotnet_sdnn.sdnn.training import Training, fit, measure_batches, measure_streams, seeded_device
 
@@ -30,7 +30,9 @@ def main() -> None:
     # data
     dataset = open_dataset(FRAMES, params.sequence, params.split)
     augmentation = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
-    train, test = train_and_test(dataset, params.sequence, params.batch, augmentation, params.seed, device)
+    train, test = train_and_test(
+        dataset, params.sequence, params.batch, params.carry, augmentation, params.seed, device
+    )
     print(
         f"{dataset.drive.origin}: {counted(len(train(0).order), 'training sequence')} of "
         f"{counted(params.sequence, 'frame')}, {counted(len(dataset.split.test), 'held-out stretch')}"
@@ -49,7 +51,13 @@ def main() -> None:
     if pretrained := read_tensors(PRETRAINED, "pretrain"):
         network.start_from(pretrained)
     kernel = kernels.choose(params.kernels, device)
-    forward = partial(kernels.run, network, kernels=kernel)
+    optimizer = FlatRAdam(network.trainable_parameters(), lr=params.lr, weight_decay=params.weight_decay)
+    training = Training(network, optimizer)
+
+    def forward(batch: Batch) -> NetworkOutput:
+        before = kernels.continued(network, training.state, batch.continues)
+        output, _, training.state = kernels.stream(network, batch.frames, kernel, before)
+        return output
 
     # loss
     macs = torch.tensor([float(layer.macs) for layer in layer_geometries(network)[1:]], device=device)
@@ -62,13 +70,11 @@ def main() -> None:
 
     # test: a running camera on held-out road, or the published protocol
     if params.split == "random":
-        measure = partial(measure_batches, network, forward, test)
+        measure = partial(measure_batches, network, lambda batch: kernels.run(network, batch.frames, kernel), test)
     else:
         measure = partial(measure_streams, network, kernel, dataset, device)
 
     # loop
-    optimizer = FlatRAdam(network.trainable_parameters(), lr=params.lr, weight_decay=params.weight_decay)
-    training = Training(network, optimizer)
     with only_trainer(checkpoint_path("train", {"device": device.type, "kernels": kernel})) as checkpoint:
         fit(
             training,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation
-from pilotnet_sdnn.dataset.batches import FRAMES_PER_STEP, Batches, train_and_test
+from pilotnet_sdnn.dataset.batches import FRAMES_PER_STEP, Batch, Batches, train_and_test
 from pilotnet_sdnn.dataset.road import open_dataset
 from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_metrics
@@ -18,7 +18,7 @@ from pilotnet_sdnn.paths import ANN, ANN_METRICS, FRAMES
 from pilotnet_sdnn.sdnn.accuracy import steering_metrics
 from pilotnet_sdnn.sdnn.ann import ann_baseline, predict
 from pilotnet_sdnn.sdnn.checkpoint import checkpoint_path, only_trainer
-from pilotnet_sdnn.sdnn.network import write_tensors
+from pilotnet_sdnn.sdnn.network import NetworkOutput, write_tensors
 from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
 from pilotnet_sdnn.sdnn.training import Training, fit, measure_batches, seeded_device
 
@@ -35,11 +35,13 @@ def main() -> None:
     # data: sequences of one frame
     dataset = open_dataset(FRAMES, params.sequence, params.split)
     augmentation = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
-    train, test = train_and_test(dataset, 1, FRAMES_PER_STEP, augmentation, params.seed, device)
+    train, test = train_and_test(dataset, 1, FRAMES_PER_STEP, 1, augmentation, params.seed, device)
 
     # network
     network = ann_baseline(params.dropout).to(device)
-    forward = partial(predict, network)
+
+    def forward(batch: Batch) -> NetworkOutput:
+        return predict(network, batch.frames)
 
     # loop
     optimizer = FlatRAdam(network.parameters(), lr=params.pretrain_lr, weight_decay=params.weight_decay)
@@ -66,7 +68,7 @@ def main() -> None:
 def predictions(network: torch.nn.Module, data: Batches) -> np.ndarray:
     """Angles (S, T) in radians."""
     network.eval()
-    return np.concatenate([predict(network, frames).angles.cpu().numpy() for frames, _ in data])
+    return np.concatenate([predict(network, batch.frames).angles.cpu().numpy() for batch in data])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from torch import Tensor
 from pilotnet_sdnn.errors import UserError, counted
 from pilotnet_sdnn.sdnn.kernels import definition, native
 from pilotnet_sdnn.sdnn.kernels.library import library
-from pilotnet_sdnn.sdnn.kernels.shared import LayerOutput, LayerState, mean_magnitude, with_sent_before
+from pilotnet_sdnn.sdnn.kernels.shared import LayerOutput, LayerState, dropout_gain, mean_magnitude, with_sent_before
 from pilotnet_sdnn.sdnn.kernels.support import refuse_unsupported, sdnn
 from pilotnet_sdnn.sdnn.network import Network, NetworkOutput
 
@@ -93,6 +93,33 @@ def stream(network: Network, frames: Tensor, kernels: str, state: State | None) 
     messages = [sent.messages.unflatten(0, frames.shape[:2]) for sent in layers]
     states = [sent.state for sent in layers if sent.state is not None]
     return StreamOutput(output, messages, states)
+
+
+def continued(network: Network, state: State | None, continues: Tensor) -> State | None:
+    """The state for the next frames of the first n streams, where some of these start anew.
+
+    Args:
+        network: in the mode of the next frames.
+        state: of n or more streams, on any device, or None where all start anew.
+        continues: (n,) bool; streams that do not continue start from rest.
+    """
+    if state is None or not continues.any():
+        return None
+
+    def kept(memory: Tensor, fresh: Tensor) -> Tensor:
+        going = continues.view(-1, *(1 for _ in memory.shape[1:]))
+        return torch.where(going, memory[: len(continues)].to(fresh.device), fresh)
+
+    rest = torch.zeros((), device=continues.device)
+    layers = []
+    for block, layer in zip(network.layers, state, strict=False):
+        gain = layer.gain
+        if gain is not None:
+            fresh = dropout_gain(block.neuron, len(continues), gain.shape[1], None)
+            gain = gain[: len(continues)] if fresh is None else kept(gain, fresh)
+        sent, activation, residual = (kept(memory, rest) for memory in layer[:3])
+        layers.append(LayerState(sent, activation, residual, gain))
+    return layers
 
 
 def _layers(network: Network, frames: Tensor, kernels: str, state: State | None, carry: bool) -> Iterator[LayerOutput]:
