@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TINY = {  # with augmentation, and a checkpoint after nearly every step, so that kills hit their writing
-    "synthetic_frames": 160, "sequence": 16, "batch": 2, "pretrain_epochs": 2, "epochs": 12, "lr": 0.01,
+    "synthetic_frames": 160, "sequence": 16, "batch": 2, "carry": 2, "pretrain_epochs": 2, "epochs": 12, "lr": 0.01,
     "mirror": 0.5, "brightness": 0.15, "contrast": 0.3, "shift": 8,
     "sparsity": 0, "checkpoint_minutes": 0.0001, "deploy_frames": 20, "threads": 1,
 }  # fmt: skip

@@ -25,6 +25,7 @@ def test_the_docs_have_the_tutorials_recipe(tmp_path):
         "seed": 4205, "batch": 8, "sequence": 16, "lr": 0.001, "lam": 0.01, "max_rate": 0.01, "weight_decay": 1e-5,
         "threshold": 0.1, "dense_threshold": 0.1, "tau_grad": 0.5, "scale_grad": 1, "dropout": 0.2, "weight_scale": 2,
         "event_loss": "published", "split": "random", "pretrain_epochs": 0, "sparsity": 0,
+        "carry": 1, "corrected_neurons": False,
     }  # fmt: skip
     recipe = (Path(__file__).parent.parent / "docs/recipe.md").read_text().replace("\\\n", " ")
     (command,) = {line.strip() for line in recipe.splitlines() if "-S event_loss=published" in line}

@@ -5,8 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+UNITS = 50  # of operations in the ANN baseline's MACs, so that `lam` is useful where the tutorial's is
+
+
 def synops_loss(rates: Tensor, thresholds: Tensor, macs: Tensor) -> Tensor:
-    """An upper bound on the synaptic operations, in tenths of the ANN baseline's MACs.
+    """An upper bound on the synaptic operations, in fiftieths of the ANN baseline's MACs.
 
     A message is at least as large as its threshold. So, up to the rounding of messages, a layer's rate over its
     threshold is no less than its events per neuron and frame. Each layer is weighted by the MACs that its messages
@@ -20,7 +23,7 @@ def synops_loss(rates: Tensor, thresholds: Tensor, macs: Tensor) -> Tensor:
         macs: (8,) of layer-1 to layer-8, which is where the messages of layer-0 to layer-7 go; 0 where these
             are not penalised.
     """
-    return 10 * (macs / macs.sum() * rates[:-1] / thresholds.detach()).sum()
+    return UNITS * (macs / macs.sum() * rates[:-1] / thresholds.detach()).sum()
 
 
 def no_penalty(rates: Tensor) -> Tensor:
