@@ -30,6 +30,18 @@ with exit_on_error():
 """
 
 
+def test_the_network_starts_without_torchvision_and_leaves_object_detection_to_others():
+    """It is a third of the start of every stage, and nothing here uses it."""
+    script = """
+import sys
+import pilotnet_sdnn.sdnn.network
+assert not {"torchvision", "torch._dynamo"} & sys.modules.keys()
+from lava.lib.dl.slayer.object_detection import boundingbox
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_netx_reproduces_the_shipped_pilotnet_exactly(ground_truth):
     frame, expected = np.load(ground_truth / "input.npy"), np.load(ground_truth / "output.npy")
     steps = simulate_fixed_point(ground_truth / "network.net", frame, steps=expected.shape[-1])

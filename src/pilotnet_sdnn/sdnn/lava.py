@@ -2,23 +2,24 @@
 
 Both libraries are archived and were written for Python 3.10. They work on later versions once two import traps are
 out of the way. Both traps are in lava-nc, which only netx needs and which takes seconds to import. So `slayer` is
-imported here, and `netx` on demand: `from pilotnet_sdnn.sdnn.lava import netx`.
+imported here, and `netx` on demand: `from pilotnet_sdnn.sdnn.lava import netx`. `slayer` comes without its object
+detection: that would import torchvision and torch's compiler, over a third of the start of every stage.
 """
 
 import contextlib
 import dataclasses
 import functools
-import io
 import logging
 import mmap
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -28,8 +29,12 @@ from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.interrupts import interrupts_held
 
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # its CUDA extensions are optional
-with contextlib.redirect_stdout(io.StringIO()):  # it asks for a toolbox that only its DVS demo needs
-    from lava.lib.dl import slayer
+_object_detection = ModuleType("lava.lib.dl.slayer.object_detection")
+sys.modules.setdefault(_object_detection.__name__, _object_detection)
+from lava.lib.dl import slayer  # noqa: E402
+
+if sys.modules[_object_detection.__name__] is _object_detection:  # whoever wants it may still import it
+    del sys.modules[_object_detection.__name__]
 
 if TYPE_CHECKING:
     from lava.lib.dl import netx
