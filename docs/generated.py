@@ -156,7 +156,7 @@ def loihi() -> str:
     variants = {
         "from the start of the hardware": deployment,
         "from the start of the trained network": deployment["same_start"],
-        "from the start of the hardware, corrected": deployment["corrected"],
+        "from the start of the hardware, with the neurons of lava-nc 0.10": deployment["lava_nc_0_10"],
     }
     rows = [["as trained, floating point", f"{deployment['float_mse']:.5f}", ""]]
     for name, values in variants.items():
