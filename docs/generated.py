@@ -29,6 +29,10 @@ def metrics(name: str) -> dict[str, Any]:
     return json.loads((ROOT / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def parameters() -> dict[str, Any]:
+    return YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+
 def table(rows: list[list[str]], headers: list[str], numbers_from: int | None = None) -> str:
     """A Markdown table; columns from `numbers_from` on are aligned to the right."""
     words = len(headers) if numbers_from is None else numbers_from
@@ -88,7 +92,7 @@ def story(**experiments: tuple[float, float, float, int, float]) -> str:
 
 def repro() -> str:
     """What stage evaluate of the default run prints."""
-    stream = metrics("evaluation")
+    stream, held = metrics("evaluation"), parameters()["sequence"]
     return "\n".join(
         [
             "```text",
@@ -97,7 +101,7 @@ def repro() -> str:
             "> PYTHONPATH=src python -m pilotnet_sdnn.stages.evaluate",
             f"as a running camera: mse {stream['mse']:.5f} sq. radians, mae {stream['mae_degrees']:.2f} degrees, "
             f"r2 {stream['r2']:.3f}; {stream['events_per_frame']:.1f} events/frame",
-            f"restarted every 16 frames: mse {stream['restarted']['mse']:.5f}; holding each answer for 64 frames: "
+            f"restarted every 16 frames: mse {stream['restarted']['mse']:.5f}; holding each answer for {held} frames: "
             f"mse {stream['following']['held_mse']:.5f}",
             "...",
             "```",

@@ -37,8 +37,8 @@ class Drive(NamedTuple):
     saving: float | None  # MACs of the ANN baseline over synaptic operations
 
 
-def drive_sdnn(dataset: Dataset, path: Path, name: str) -> Drive:
-    network = load_network(path)
+def drive_sdnn(dataset: Dataset, path: Path, name: str, corrected: bool) -> Drive:
+    network = load_network(path, corrected=corrected)
     counter = EventCounter(network, "torch")
     activity = concatenated([counter.stream(dataset.chunks(stretch)) for stretch in dataset.split.test])
     macs = sum(layer.macs for layer in layer_geometries(network)[1:])
@@ -57,7 +57,7 @@ def drive_ann(dataset: Dataset) -> Drive:
 def shown(stretches: list[Stretch]) -> tuple[np.ndarray, np.ndarray]:
     """Indices, in all held-out frames, of the beginnings of the stretches, a minute in all; where a new one begins."""
     each = SECONDS * FRAME_RATE // len(stretches)
-    lengths = [stretch.stop - stretch.start for stretch in stretches]
+    lengths = [stretch.frames for stretch in stretches]
     begins = np.cumsum([0, *lengths[:-1]])
     pieces = [begin + np.arange(min(each, length)) for begin, length in zip(begins, lengths, strict=True)]
     return np.concatenate(pieces), np.cumsum([len(piece) for piece in pieces])[:-1]
@@ -74,8 +74,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, NETWORK.name)
             path.write_bytes(dvc.api.read(str(NETWORK), rev=revision, mode="rb"))
-            drives.append(drive_sdnn(dataset, path, f"SDNN, {NAMES.get(revision, revision)}"))
-    drives.append(drive_sdnn(dataset, NETWORK, "SDNN, this default"))
+            drives.append(drive_sdnn(dataset, path, f"SDNN, {NAMES.get(revision, revision)}", corrected=False))
+    drives.append(drive_sdnn(dataset, NETWORK, "SDNN, this default", params.corrected_neurons))
 
     frames, borders = shown(dataset.split.test)
     seconds = np.arange(len(frames)) / FRAME_RATE

@@ -95,7 +95,7 @@ def stretch(held_out: list[Stretch], segments: np.ndarray, start: float | None, 
         UserError: the drive ends before `start`.
     """
     if start is None:
-        longest = max(held_out, key=lambda stretch: stretch.stop - stretch.start)
+        longest = max(held_out, key=lambda stretch: stretch.frames)
         return Stretch(longest.start, min(longest.start + count, longest.stop))
     if not 0 <= start < len(segments) / FRAME_RATE:
         raise UserError(f"--start {start:g}: the drive is {len(segments) / FRAME_RATE:g} s long")

@@ -1,7 +1,7 @@
-"""Random changes of training sequences: mirrored road, other light, other position in the lane.
+"""Random changes of training streams: mirrored road, other light, other position in the lane.
 
-The changes of a sequence depend only on the seed, the epoch and the sequence's number, so a resumed run repeats them.
-All frames of a sequence change alike: a jump from one frame to the next would be an event at every neuron.
+The changes of a stream depend only on the seed, the epoch and the stream's number, so a resumed run repeats them. All
+frames of a stream change alike: a jump from one frame to the next would be an event at every neuron.
 """
 
 from typing import NamedTuple
@@ -10,9 +10,9 @@ import numpy as np
 
 
 class Augmentation(NamedTuple):
-    """How much sequences change; all zero changes nothing."""
+    """How much streams change; all zero changes nothing."""
 
-    mirror: float  # share of sequences that are mirrored, with negated angles
+    mirror: float  # share of streams that are mirrored, with negated angles
     brightness: float  # maximum brightness shift, as a share of white
     contrast: float  # maximum relative change of a pixel's distance from middle grey
     shift: int  # maximum horizontal shift, columns
@@ -22,7 +22,7 @@ class Augmentation(NamedTuple):
 def augment(
     amounts: Augmentation, frames: np.ndarray, angles: np.ndarray, numbers: np.ndarray, seed: int, epoch: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Change N sequences of T frames, each in its own way.
+    """Change N sequences of T frames, each as its stream changes.
 
     In a picture shifted to the right, the camera points further left, so the label moves to the right, which is
     positive. Uncovered columns repeat the column at the edge.
@@ -31,7 +31,7 @@ def augment(
         amounts: limits of the changes.
         frames: (N, T, 33, 100, 3) uint8.
         angles: (N, T) radians.
-        numbers: (N,) numbers of the sequences.
+        numbers: (N,) numbers of their streams.
         seed: seed of the run.
         epoch: the epoch, from 0.
 

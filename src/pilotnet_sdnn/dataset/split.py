@@ -22,6 +22,11 @@ class Stretch(NamedTuple):
     start: int
     stop: int
 
+    @property
+    def frames(self) -> int:
+        """How many they are."""
+        return self.stop - self.start
+
 
 class Split(NamedTuple):
     """The road to train on and the road to test on, in the order of time."""

@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 UNITS = 50  # of operations in the ANN baseline's MACs, so that `lam` is useful where the tutorial's is
 
 

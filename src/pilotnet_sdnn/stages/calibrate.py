@@ -40,7 +40,7 @@ def main() -> None:
 
 def training_streams(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Streams spread evenly over the training road: frames (S, T, 33, 100, 3) and angles (S, T)."""
-    length = min(LENGTH, max(stop - start for start, stop in dataset.split.train))
+    length = min(LENGTH, max(stretch.frames for stretch in dataset.split.train))
     frames, angles = dataset.sequences(dataset.split.train, length)
     chosen = np.unique(np.linspace(0, len(frames) - 1, STREAMS).round().astype(int))
     return frames[chosen], angles[chosen]

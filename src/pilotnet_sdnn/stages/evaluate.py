@@ -80,7 +80,7 @@ def main() -> None:
 def run_streams(counter: EventCounter, dataset: Dataset) -> Activity:
     """Every held-out stretch as one stream."""
     streams = dataset.split.test
-    with progress(total=sum(stop - start for start, stop in streams), desc="streams", unit="frame") as bar:
+    with progress(total=sum(stream.frames for stream in streams), desc="streams", unit="frame") as bar:
         return concatenated([counter.stream(advancing(bar, dataset.chunks(stream))) for stream in streams])
 
 

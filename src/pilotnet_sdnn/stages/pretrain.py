@@ -32,7 +32,8 @@ def main() -> None:
     dataset = open_dataset(FRAMES, params.sequence, params.split)
     augmentation = Augmentation(params.mirror, params.brightness, params.contrast, params.shift, params.shift_degrees)
     train, test = train_and_test(dataset, 1, FRAMES_PER_STEP, 1, augmentation, params.seed, device)
-    print(f"{dataset.drive.origin}: {len(train(0).order):,} training and {counted(len(test.order), 'held-out frame')}")
+    training_frames, held_out = (sum(road.frames for road in part) for part in dataset.split)
+    print(f"{dataset.drive.origin}: {training_frames:,} training and {counted(held_out, 'held-out frame')}")
 
     # network
     network = Network(threshold=0, dense_threshold=0, dropout=params.dropout, weight_scale=params.weight_scale)

@@ -39,7 +39,7 @@ def main() -> None:
 
     # netx and the integers send the same messages
     corrected = params.corrected_neurons
-    longest = max(streams, key=lambda stretch: stretch.stop - stretch.start)
+    longest = max(streams, key=lambda stretch: stretch.frames)
     beginning = drive.frames[longest.start : min(longest.start + params.deploy_frames, longest.stop)][None]
     messages = netx_messages(EXPORTED_NETWORK, beginning, corrected)
     integers, _ = run(network, encode(beginning), start_state(network, 1, corrected), corrected)

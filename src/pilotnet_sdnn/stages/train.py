@@ -34,8 +34,8 @@ def main() -> None:
         dataset, params.sequence, params.batch, params.carry, augmentation, params.seed, device
     )
     print(
-        f"{dataset.drive.origin}: {counted(len(train(0).order), 'training sequence')} of "
-        f"{counted(params.sequence, 'frame')}, {counted(len(dataset.split.test), 'held-out stretch')}"
+        f"{dataset.drive.origin}: {counted(sum(road.frames for road in dataset.split.train), 'training frame')}, "
+        f"{counted(len(dataset.split.test), 'held-out stretch')}"
     )
 
     # network
