@@ -176,6 +176,22 @@ def train_fast(videos: Tensor, kind: str) -> Callable[[], None]:
     return lambda: step(videos[:BATCH])
 
 
+def train_stream(videos: Tensor) -> Callable[[], None]:
+    """Corrected neurons that carry their state from iteration to iteration."""
+    network = Network(corrected=True)
+    kernels.choose("native", torch.device("cpu"))
+    state: kernels.State | None = None
+
+    def forward(frames: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal state
+        before = kernels.continued(network, state, torch.ones(len(frames), dtype=torch.bool))
+        output, _, state = kernels.stream(network, frames, "native", before)
+        return output.angles, event_rate_loss(output.rates, 0.01)
+
+    step = trainer(forward, FlatRAdam(network.trainable_parameters(), 0.001, 1e-5))
+    return lambda: step(videos[:BATCH])
+
+
 def train_ordinary(videos: Tensor) -> Callable[[], None]:
     network = ann_baseline()
     step, x = trainer(lambda x: (network(x), torch.zeros(())), stock_radam(network)), images(videos[:BATCH])
@@ -225,6 +241,7 @@ def loop_fast(videos: Tensor) -> Callable[[], None]:
 MODEL: dict[str, Side] = {
     "stock": train_stock,
     "native": partial(train_fast, kind="native"),
+    "native, carried": train_stream,
     "torch": partial(train_fast, kind="torch"),
     "ann": train_ordinary,
     "stock test": test_stock,
@@ -286,6 +303,8 @@ def main() -> None:
         report("training iteration, stock / native", times["stock"] / times["native"], 4, 5.5)
         report("training iteration, native / ANN", times["native"] / times["ann"], 1.5, 1, least=False)
         report("test pass, stock / native", times["stock test"] / times["native test"], 6, 8)
+        carried = times["native, carried"] / times["native"]
+        print(f"{'training iteration, state carried / from rest':52}{carried:9.2f} x")
         print(f"{'training iteration, native / dense convolutions':52}{times['native'] / times['convolutions']:9.2f} x")
         print(f"{'training iteration, stock / torch':52}{times['stock'] / times['torch']:9.2f} x")
         if threads == max(arguments.threads):
