@@ -77,9 +77,8 @@ def apply_neurons(neuron: Any, current: Tensor, length: int, before: LayerState 
     current = _images(current)
     gain = dropout_gain(neuron, len(current) // length, current.shape[1], before)
     population = _population(current, neuron.delta, length, before, has_dendrite=True)
-    return _layer_output(
-        _Neurons.apply(current, neuron.delta.threshold, neuron, gain, population, carry), population, gain, carry
-    )
+    outputs = _Neurons.apply(current, neuron.delta.threshold, neuron, gain, population, carry)
+    return _layer_output(outputs, population, gain, carry)
 
 
 def _layer_output(outputs: Any, population: Population, gain: Tensor | None, carry: bool) -> LayerOutput:
