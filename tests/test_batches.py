@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotnet_sdnn.dataset.augmentation import Augmentation
-from pilotnet_sdnn.dataset.batches import Batches, lanes, streams_of, training_batches
+from pilotnet_sdnn.dataset.batches import Batches, following, lanes, streams_of, training_batches
 
 CPU = torch.device("cpu")
 
@@ -35,6 +35,13 @@ def test_every_sequence_is_seen_once_and_continues_where_its_lane_was(stretches,
         seen += now.tolist()
         before = now
     assert sorted(seen) == list(range(sum(stretches)))
+
+
+def test_a_sequence_follows_only_the_one_before_it_in_its_segment():
+    """The second segment begins right behind the first one's last sequence, the third after three frames left over."""
+    segments = np.repeat([0, 1, 2], [64, 67, 64])
+    starts = np.array([0, 32, 64, 96, 131, 163])
+    assert following(starts, 32, segments).tolist() == [False, True, False, True, False, True]
 
 
 def test_lanes_by_hand():

@@ -48,7 +48,7 @@ def locked_train(clone: Clone, experiment: str = "") -> dict:
 def kill_once(clone: Clone, instants: random.Random) -> bool:
     """Start `dvc repro train` and kill it and its training at a random instant; whether it was in time."""
     process = clone.start("dvc", "repro", "train")
-    wait_for(process, "training frames")
+    wait_for(process, "training sequences")
     time.sleep(instants.uniform(0, 0.4))
     in_time = process.poll() is None
     os.killpg(process.pid, signal.SIGKILL)

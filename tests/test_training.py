@@ -84,8 +84,8 @@ def train_on_streams(training: Training, drive, steps: range) -> None:
     data = Batches(*drive, order[: 2 * steps.stop], 2, torch.device("cpu"), streams=streams).after(steps.start)
 
     def forward(batch: Batch) -> NetworkOutput:
-        before = kernels.continued(training.network, training.state, batch.continues)
-        output, _, training.state = kernels.stream(training.network, batch.frames, "torch", before)
+        before = kernels.continued(training.network, training.lanes, batch.continues)
+        output, _, training.lanes = kernels.stream(training.network, batch.frames, "torch", before)
         return output
 
     train_epoch(training, data, forward, lambda rates: 0.01 * event_rate_loss(rates, 0.01), lambda _: None)

@@ -1,7 +1,7 @@
 """Batches of sequences on the device that trains, loaded and augmented in advance.
 
-The sequences in one place of consecutive training batches are a lane. A lane follows the road for some sequences, a
-stream, and then jumps to another part of it: the network sees long streams, and yet every batch is diverse.
+In training, a lane is one place in the batch, followed from batch to batch. It stays on the road for up to `carry`
+sequences, a stream, then it jumps elsewhere. So the network sees long streams, and yet every batch is diverse.
 """
 
 from collections.abc import Callable, Iterator
@@ -94,9 +94,19 @@ def train_and_test(
         device: where the batches go.
     """
     train, test = (batches(*dataset.sequences(part, length), size, device) for part in dataset.split)
-    starts = cut(dataset.split.train, length)
-    follows = np.append(False, np.diff(starts) == length)
+    follows = following(cut(dataset.split.train, length), length, dataset.drive.segments)
     return partial(training_batches, train, follows, carry, augmentation, seed), test
+
+
+def following(starts: np.ndarray, length: int, segments: np.ndarray) -> np.ndarray:
+    """(S,) bool, the sequences that begin where the one before them ends, in the same segment.
+
+    Args:
+        starts: (S,) index of each sequence's first frame.
+        length: frames in a sequence.
+        segments: (N,) of the drive's frames.
+    """
+    return np.append(False, (np.diff(starts) == length) & (np.diff(segments[starts]) == 0))
 
 
 def training_batches(
@@ -108,7 +118,7 @@ def training_batches(
 
     Args:
         train: the training sequences in the order of time.
-        follows: (S,) bool, the sequences that begin where the one before them ends.
+        follows: from `following`.
         carry: consecutive sequences in a stream, at most.
         augmentation: limits of the changes.
         seed: of the run.
@@ -135,7 +145,6 @@ def lanes(streams: list[np.ndarray], count: int, random: np.random.Generator) ->
     """
     shuffled = [streams[number] for number in random.permutation(len(streams))]
     road = np.stack([np.concatenate(shuffled), np.concatenate([np.full(len(s), s[0]) for s in shuffled])])
-    parts = np.array_split(road, count, axis=1)
-    steps = -(-road.shape[1] // count)
-    laid = np.concatenate([part[:, step : step + 1] for step in range(steps) for part in parts], axis=1)
-    return laid[0], laid[1]
+    step = np.concatenate([np.arange(len(lane)) for lane in np.array_split(road[0], count)])
+    order, numbers = road[:, np.argsort(step, kind="stable")]
+    return order, numbers

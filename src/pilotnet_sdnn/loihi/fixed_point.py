@@ -53,7 +53,7 @@ class State(NamedTuple):
     """What the neurons of a layer remember, int32 (S, *shape) for S sequences."""
 
     sigma: Tensor  # sum of what has arrived
-    sent: Tensor  # activation at the last message
+    sent: Tensor  # activation at the last message; of corrected neurons, the sum of all messages
 
 
 def read_network(path: Path) -> list[IntegerLayer]:

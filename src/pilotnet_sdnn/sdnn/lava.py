@@ -34,7 +34,7 @@ sys.modules.setdefault(_object_detection.__name__, _object_detection)
 from lava.lib.dl import slayer  # noqa: E402
 
 if sys.modules[_object_detection.__name__] is _object_detection:  # whoever wants it may still import it
-    del sys.modules[_object_detection.__name__]
+    del sys.modules[_object_detection.__name__], slayer.obd
 
 if TYPE_CHECKING:
     from lava.lib.dl import netx
@@ -111,7 +111,8 @@ def simulate_fixed_point(
 def _corrected_neurons() -> dict[type, type]:
     """Sigma-delta neurons that remember what they have sent, not what they wanted to send, as models for lava-nc.
 
-    The rule is that of `PySigmaDeltaModelFixedCorrected`, which came to lava after its last release.
+    The rule is that of `PySigmaDeltaModelFixedCorrected`, which came to lava after its last release. layer-0 has other
+    neurons, of which rounding takes nothing: its input has no bits below a message's.
     """
     from lava.magma.core.decorator import implements, requires, tag
     from lava.magma.core.resources import CPU

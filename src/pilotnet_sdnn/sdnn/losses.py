@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-UNITS = 50  # of operations in the ANN baseline's MACs, so that `lam` is useful where the tutorial's is
+UNITS = 50  # in the ANN baseline's MACs of a frame, so that useful values of `lam` are near the tutorial's
 
 
 def synops_loss(rates: Tensor, thresholds: Tensor, macs: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class Training:
     step: int = 0  # steps done in this epoch
     statistics: Statistics = field(default_factory=Statistics)  # over these steps
     gradients: list[float] = field(default_factory=list)  # gradient norm of each layer at the last of them
-    state: kernels.State | None = None  # of the network in each lane, after the last of them
+    lanes: kernels.State | None = None  # the network's state in each lane, after the last of them
     log: list[list[float]] = field(default_factory=list)  # a row for each epoch done
     kept_mse: float = math.inf
     kept_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Training:
         if not keep_best or test.mse < self.kept_mse:
             self.kept_mse = test.mse
             self.kept_weights = {name: value.cpu().clone() for name, value in self.network.state_dict().items()}
-        self.epoch, self.step, self.statistics, self.state = self.epoch + 1, 0, Statistics(), None
+        self.epoch, self.step, self.statistics, self.lanes = self.epoch + 1, 0, Statistics(), None
         return f"epoch {self.epoch:3d}  lr {lr:.1e}  train mse {train.mse:.5f}  test mse {test.mse:.5f}" + (
             f"  events/frame {test.events_per_frame:7.1f}" if test.events else ""
         )
@@ -103,7 +103,7 @@ class Training:
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all(),
             "statistics": asdict(self.statistics),
-            "state": self.state and [tuple(layer) for layer in self.state],
+            "lanes": self.lanes and [tuple(layer) for layer in self.lanes],
             **{name: getattr(self, name) for name in ("epoch", "step", "gradients", "log", "kept_mse", "kept_weights")},
         }
 
@@ -114,8 +114,8 @@ class Training:
         torch.set_rng_state(state.pop("random"))
         torch.cuda.set_rng_state_all(state.pop("random_cuda"))
         self.statistics = Statistics(**state.pop("statistics"))
-        if lanes := state.pop("state"):
-            self.state = [kernels.LayerState(*layer) for layer in lanes]
+        if lanes := state.pop("lanes"):
+            self.lanes = [kernels.LayerState(*layer) for layer in lanes]
         for name, value in state.items():
             setattr(self, name, value)
 

@@ -23,6 +23,7 @@ from pilotnet_sdnn.progress import advancing, progress
 from pilotnet_sdnn.sdnn.network import LAYERS
 
 INPUT_SHAPE = (3, 33, 100)  # of layer-0
+NEURONS = {True: "corrected", False: "lava_nc_0_10"}  # by `corrected_neurons`
 
 
 def main() -> None:
@@ -58,12 +59,13 @@ def main() -> None:
         return angles, events
 
     compare = partial(agreement, labels, floating, is_start=held_out.running.is_start)
-    as_corrected = in_integers(partial(start_state, corrected=True), True, "corrected neurons")
-    as_released = in_integers(start_state, False, "lava-nc 0.10")
-    fixed, events = as_corrected if corrected else as_released
+    kinds = {
+        kind: in_integers(partial(start_state, corrected=kind), kind, f"{name} neurons")
+        for kind, name in NEURONS.items()
+    }
+    fixed, events = kinds[corrected]
     deployment = compare(fixed=fixed)
     same_start = compare(fixed=in_integers(zero_state, corrected, "from the same start")[0])
-    both = {"corrected": compare(fixed=as_corrected[0]), "lava_nc_0_10": compare(fixed=as_released[0])}
 
     write_metrics(
         DEPLOYMENT_METRICS,
@@ -71,11 +73,8 @@ def main() -> None:
             **deployment,
             "fixed_point_events_per_frame": float(events.sum(1).mean()),
             "netx": {"frames": beginning.shape[1], "identical": True},
-            "same_start": {name: same_start[name] for name in ("fixed_point_mse", "max_abs_difference")},
-            **{
-                neurons: {name: compared[name] for name in ("fixed_point_mse", "mse_ratio", "max_abs_difference")}
-                for neurons, compared in both.items()
-            },
+            "same_start": short(same_start),
+            **{NEURONS[kind]: short(compare(fixed=angles)) for kind, (angles, _) in kinds.items()},
         },
     )
     shown = np.flatnonzero((frames >= longest.start) & (frames < longest.stop))[:PLOTTED_FRAMES]
@@ -89,6 +88,11 @@ def main() -> None:
         f"from the same start, by {same_start['max_abs_difference']:.2g}\n"
         f"netx and fixed_point.py agree in every message of every layer, over {counted(beginning.shape[1], 'frame')}"
     )
+
+
+def short(agreement: dict) -> dict:
+    """The figures of `agreement` that are also given for other neurons and another start."""
+    return {name: agreement[name] for name in ("fixed_point_mse", "mse_ratio", "max_abs_difference")}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train the sigma-delta network on sequences: to follow the road with few events."""
+"""Train the sigma-delta network on streams: to follow the road with few events."""
 
 import logging
 from functools import partial
@@ -8,6 +8,7 @@ import torch
 from pilotnet_sdnn.dataset.augmentation import Augmentation
 from pilotnet_sdnn.dataset.batches import Batch, train_and_test
 from pilotnet_sdnn.dataset.road import open_dataset
+from pilotnet_sdnn.dataset.split import cut
 from pilotnet_sdnn.errors import counted, exit_on_error
 from pilotnet_sdnn.files import write_csv
 from pilotnet_sdnn.params import load_params
@@ -34,8 +35,8 @@ def main() -> None:
         dataset, params.sequence, params.batch, params.carry, augmentation, params.seed, device
     )
     print(
-        f"{dataset.drive.origin}: {counted(sum(road.frames for road in dataset.split.train), 'training frame')}, "
-        f"{counted(len(dataset.split.test), 'held-out stretch')}"
+        f"{dataset.drive.origin}: {counted(len(cut(dataset.split.train, params.sequence)), 'training sequence')} of "
+        f"{counted(params.sequence, 'frame')}, {counted(len(dataset.split.test), 'held-out stretch')}"
     )
 
     # network
@@ -55,8 +56,8 @@ def main() -> None:
     training = Training(network, optimizer)
 
     def forward(batch: Batch) -> NetworkOutput:
-        before = kernels.continued(network, training.state, batch.continues)
-        output, _, training.state = kernels.stream(network, batch.frames, kernel, before)
+        before = kernels.continued(network, training.lanes, batch.continues)
+        output, _, training.lanes = kernels.stream(network, batch.frames, kernel, before)
         return output
 
     # loss

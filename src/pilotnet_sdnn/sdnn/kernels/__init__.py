@@ -1,4 +1,4 @@
-"""The fast path: computes what `network.Network` computes, as fast as an ANN of the same shape.
+"""The fast path: computes what `network.Network` computes, as fast as an ANN of the same shape; also corrected neurons.
 
 The kernels work on lava-dl's own modules and parameters, so training, checkpoints and export are the same. The frames
 of all sequences are one batch of channels-last images: a synapse is one `conv2d`, and sigma, norm, relu, delta unit,

@@ -106,7 +106,7 @@ class _DeltaUnit(torch.autograd.Function):
 def _differences(
     activations: Tensor, threshold: Tensor, previous: Tensor, residual: Tensor, scale: int, kept: int
 ) -> Tensor:
-    """What is compared with the threshold: d[t] = x[t] - x[t-1] + r[t-1], where r[t] is not sent of d[t]."""
+    """What is compared with the threshold: d[t] = x[t] - x[t-1] + r[t-1], where r[t] is the part of d[t] that was not sent."""
     differences = []
     for activation in activations.unbind(1):
         difference = activation - previous + residual
@@ -128,5 +128,5 @@ def _rounded(messages: Tensor, scale: int) -> Tensor:
 
 @functools.cache
 def _scan(device: str) -> Callable[..., Tensor]:
-    """`_differences`. On a GPU it is compiled to one kernel, for any shape, instead of five small ones per frame."""
+    """`_differences`. On a GPU it is compiled to one kernel, for any shape, instead of several small ones per frame."""
     return torch.compile(_differences, dynamic=True) if device == "cuda" else _differences

@@ -56,7 +56,7 @@ def choose(kind: str, device: torch.device) -> str:
 
 
 def run(network: Network, frames: Tensor, kernels: str) -> NetworkOutput:
-    """The output of `network(normalise(frames))`, the same bits, differentiable.
+    """The output of `network(normalise(frames))`, the same bits, differentiable; of corrected neurons, theirs.
 
     Args:
         network: in training or evaluation mode; its batch norms' running means are kept up to date.
