@@ -1,10 +1,10 @@
 """How much faster fixed_point.py is than netx on the same frames, and what start, thresholds and drift cost.
 
-uv run python benchmarks/fixed_point.py, after `dvc repro`. The two take turns; netx is timed from its first
-step on, without the seconds it takes to start. Layer by layer, on the longest held-out stretch, follows what becomes
-of the messages with the start of the hardware, with thresholds as lava-dl exports them, and with
-neurons that do not drift. The drive is then run as one stretch, as a camera would that is
-never switched off, with the neurons of lava-nc 0.10 and with those of later versions, which do not drift.
+uv run python benchmarks/fixed_point.py, after `dvc repro`. The two take turns; netx is timed from its first step on,
+without the seconds it takes to start. Layer by layer, on the longest held-out stretch, follows what becomes of the
+messages with the start of the hardware, with thresholds as lava-dl exports them, and with the neurons that
+`corrected_neurons` does not name. The drive is then run as one stream, with the neurons of lava-nc 0.10 and with
+corrected ones, which do not drift.
 """
 
 import statistics
@@ -45,7 +45,7 @@ def main() -> None:
     ratio = statistics.median(slow / fast for slow, fast in rounds)
     print(f"netx {1 / netx:.2f} frames/s, fixed_point.py {1 / ours:.0f} frames/s on one thread: {ratio:.0f}x")
 
-    _compare_layers(network, dataset)
+    _compare_layers(network, dataset, params.corrected_neurons)
 
     labels = dataset.angles
     print(
@@ -74,23 +74,23 @@ def _fixed_point_seconds(network: list[IntegerLayer], frames: np.ndarray) -> flo
     return (time.perf_counter() - start) / COUNT
 
 
-def _compare_layers(network: list[IntegerLayer], dataset: Dataset) -> None:
-    first, stop = max(dataset.split.test, key=lambda stretch: stretch.stop - stretch.start)
+def _compare_layers(network: list[IntegerLayer], dataset: Dataset, corrected: bool) -> None:
+    first, stop = max(dataset.split.test, key=lambda stretch: stretch.frames)
     inputs = encode(dataset.drive.frames[first:stop][None])
     cut = [
         layer if layer.threshold is None else layer._replace(threshold=layer.threshold >> 12 << 12) for layer in network
     ]
-    expected, _ = run(network, inputs, zero_state(network, 1))
+    expected, _ = run(network, inputs, zero_state(network, 1), corrected)
     print(
         f"{dataset.drive.origin}: frames {first} to {stop - 1}, against the trained network: of each layer the share "
         "of other messages, the RMS difference of what receivers have, in thresholds, and events a frame"
     )
-    for name, layers, state, corrected in (
-        ("start of the hardware", network, start_state(network, 1), False),
-        ("thresholds cut to 1/64", cut, zero_state(network, 1), False),
-        ("no drift", network, zero_state(network, 1), True),
+    for name, layers, state, kind in (
+        ("start of the hardware", network, start_state(network, 1, corrected), corrected),
+        ("thresholds cut to 1/64", cut, zero_state(network, 1), corrected),
+        ("the other neurons", network, zero_state(network, 1), not corrected),
     ):
-        sent, _ = run(layers, inputs, state, corrected)
+        sent, _ = run(layers, inputs, state, kind)
         print(name)
         for number, layer in enumerate(network[:-1]):
             ours, theirs = sent[number], expected[number]
@@ -107,7 +107,7 @@ def _rms(values: torch.Tensor) -> float:
 
 def _drive_through(network: list[IntegerLayer], dataset: Dataset, corrected: bool) -> np.ndarray:
     """Angles in radians of the whole drive."""
-    state, angles = start_state(network, 1), []
+    state, angles = start_state(network, 1, corrected), []
     for frames in dataset.chunks(Stretch(0, len(dataset.angles))):
         sent, state = run(network, encode(frames[None]), state, corrected)
         angles.append(sent[-1].flatten().numpy() / ONE)

@@ -74,7 +74,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, NETWORK.name)
             path.write_bytes(dvc.api.read(str(NETWORK), rev=revision, mode="rb"))
-            drives.append(drive_sdnn(dataset, path, f"SDNN, {NAMES.get(revision, revision)}", corrected=False))
+            corrected = dvc.api.params_show(rev=revision).get("corrected_neurons", False)
+            drives.append(drive_sdnn(dataset, path, f"SDNN, {NAMES.get(revision, revision)}", corrected))
     drives.append(drive_sdnn(dataset, NETWORK, "SDNN, this default", params.corrected_neurons))
 
     frames, borders = shown(dataset.split.test)
