@@ -106,7 +106,7 @@ class _DeltaUnit(torch.autograd.Function):
 def _differences(
     activations: Tensor, threshold: Tensor, previous: Tensor, residual: Tensor, scale: int, kept: int
 ) -> Tensor:
-    """What is compared with the threshold: d[t] = x[t] - x[t-1] + r[t-1]; r[t] is the part of d[t] that was not sent."""
+    """What is compared with the threshold: d[t] = x[t] - x[t-1] + r[t-1]; r[t] is the part of d[t] not sent."""
     differences = []
     for activation in activations.unbind(1):
         difference = activation - previous + residual
