@@ -191,7 +191,10 @@ LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds p
 
 
 def workers(process: int) -> list[int]:
-    """The processes that resize frames for this one: forks of its one server, which also runs `uname` for a moment."""
+    """The processes that resize frames for this one: forks of its one server that stay.
+
+    The server also runs `uname` for a moment, which is such a fork until it is `uname`.
+    """
 
     def children(parent: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
@@ -201,8 +204,13 @@ def workers(process: int) -> list[int]:
             return Path(f"/proc/{number}/cmdline").read_bytes()
         return b""
 
-    servers = [child for child in children(process) if b"forkserver" in command(child)]
-    return [worker for server in servers for worker in children(server) if b"forkserver" in command(worker)]
+    def forks() -> set[int]:
+        servers = [child for child in children(process) if b"forkserver" in command(child)]
+        return {worker for server in servers for worker in children(server) if b"forkserver" in command(worker)}
+
+    before = forks()
+    time.sleep(0.1)
+    return sorted(before & forks())
 
 
 @pytest.fixture
