@@ -146,7 +146,7 @@ def test_killed_queued_experiment_ends_as_undisturbed(clone, tmp_path):
     clone.commit("A longer training")
     for name in ("first", "second"):
         clone.run("dvc", "exp", "run", "--queue", "-n", name, "train")
-        clone.run("dvc", "queue", "start")
+        clone.start("dvc", "queue", "start")  # it returns long after its worker has started, perhaps too late
         if name == "first":
             (process,) = wait_until(lambda: trainings(clone))
             wait_until(lambda: checkpoints(clone))
