@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 from tabulate import tabulate
 
 from pilotnet_sdnn.errors import counted
+from pilotnet_sdnn.params import load_params
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src/pilotnet_sdnn"
@@ -27,10 +28,6 @@ LAYER_SHAPES = (
 
 def metrics(name: str) -> dict[str, Any]:
     return json.loads((ROOT / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def parameters() -> dict[str, Any]:
-    return YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
 
 def table(rows: list[list[str]], headers: list[str], numbers_from: int | None = None) -> str:
@@ -92,7 +89,7 @@ def story(**experiments: tuple[float, float, float, int, float]) -> str:
 
 def repro() -> str:
     """What stage evaluate of the default run prints."""
-    stream, held = metrics("evaluation"), parameters()["sequence"]
+    stream, held = metrics("evaluation"), load_params(ROOT / "params.yaml").sequence
     return "\n".join(
         [
             "```text",

@@ -22,14 +22,10 @@ def run_on_branch(clone: Clone, branch: str, start: str, **params: object) -> No
 
 
 def test_merge_of_two_runs_runs_only_what_nobody_has_run(clone):
-    """The recipe for teams: git merge, settle params.yaml, dvc repro, git commit -a.
-
-    The new values have other lengths: once DVC has staged dvc.lock, git overlooks an edit of the same length in the
-    second in which it switched branches.
-    """
-    run_on_branch(clone, "shorter", "HEAD", deploy_frames=9)
+    """The recipe for teams: git merge, settle params.yaml, dvc repro, git commit -a."""
+    run_on_branch(clone, "shorter", "HEAD", deploy_frames=16)
     shorter = clone.metrics("deployment")
-    run_on_branch(clone, "cheaper", "HEAD~1", energy_add_pj=0.25)
+    run_on_branch(clone, "cheaper", "HEAD~1", energy_add_pj=0.1)
     cheaper = clone.metrics("operations")
 
     printed = clone.run("git", "merge", "shorter", code=1)
