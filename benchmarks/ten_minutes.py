@@ -18,7 +18,7 @@ from pilotnet_sdnn.measure.activity import TUTORIAL_SEQUENCE, EventCounter, conc
 from pilotnet_sdnn.measure.following import TENTHS, by_tenth
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import ANN, NETWORK
-from pilotnet_sdnn.sdnn.ann import ann_baseline, predict
+from pilotnet_sdnn.sdnn.ann import load_ann, predict
 from pilotnet_sdnn.sdnn.network import load_network
 
 BATCH = CHUNK // TUTORIAL_SEQUENCE  # sequences, as many frames as a chunk of the stream
@@ -48,8 +48,7 @@ def main() -> None:
 @torch.no_grad()
 def ann_angles(chunks: list[np.ndarray]) -> np.ndarray:
     """The ANN baseline's, frame by frame."""
-    network = ann_baseline().eval()
-    network.load_state_dict(torch.load(ANN, weights_only=True))
+    network = load_ann(ANN)
     return np.concatenate([predict(network, torch.from_numpy(chunk[None])).angles[0].numpy() for chunk in chunks])
 
 

@@ -20,7 +20,7 @@ from pilotnet_sdnn.measure.activity import EventCounter, concatenated
 from pilotnet_sdnn.params import load_params
 from pilotnet_sdnn.paths import ANN, FRAMES, NETWORK
 from pilotnet_sdnn.sdnn.accuracy import steering_metrics
-from pilotnet_sdnn.sdnn.ann import ann_baseline, predict
+from pilotnet_sdnn.sdnn.ann import load_ann, predict
 from pilotnet_sdnn.sdnn.geometry import layer_geometries
 from pilotnet_sdnn.sdnn.network import load_network
 
@@ -47,8 +47,7 @@ def drive_sdnn(dataset: Dataset, path: Path, name: str, corrected: bool) -> Driv
 
 @torch.no_grad()
 def drive_ann(dataset: Dataset) -> Drive:
-    network = ann_baseline().eval()
-    network.load_state_dict(torch.load(ANN, weights_only=True))
+    network = load_ann(ANN)
     chunks = [chunk for stretch in dataset.split.test for chunk in dataset.chunks(stretch)]
     angles = [predict(network, torch.from_numpy(chunk[None])).angles[0].numpy() for chunk in chunks]
     return Drive("ANN baseline", np.concatenate(angles), None)

@@ -18,7 +18,6 @@ from pilotnet_sdnn.dataset.augmentation import Augmentation, augment
 from pilotnet_sdnn.dataset.prefetch import prefetch
 from pilotnet_sdnn.dataset.road import Dataset
 from pilotnet_sdnn.dataset.sequences import Sequences
-from pilotnet_sdnn.dataset.split import cut
 
 FRAMES_PER_STEP = 128  # in training on single frames
 
@@ -93,8 +92,9 @@ def train_and_test(
         seed: of the run.
         device: where the batches go.
     """
-    train, test = (batches(*dataset.sequences(part, length), size, device) for part in dataset.split)
-    follows = following(cut(dataset.split.train, length), length, dataset.drive.segments)
+    (videos, angles), held_out = (dataset.sequences(part, length) for part in dataset.split)
+    train, test = batches(videos, angles, size, device), batches(*held_out, size, device)
+    follows = following(videos.starts, length, dataset.drive.segments)
     return partial(training_batches, train, follows, carry, augmentation, seed), test
 
 
