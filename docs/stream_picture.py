@@ -1,6 +1,6 @@
 """Draw the picture of docs/streams.md: networks on the same unseen road, each as a running camera.
 
-After the experiments `tutorial` and `former` of docs/streams.md: uv run python docs/stream_picture.py tutorial former
+After the experiments `tutorial` and `sixteen` of docs/streams.md: uv run python docs/stream_picture.py tutorial sixteen
 """
 
 import sys
@@ -26,7 +26,7 @@ from pilotnet_sdnn.sdnn.network import load_network
 
 PICTURE = Path(__file__).with_name("streams.png")
 SECONDS = 60
-NAMES = {"tutorial": "the tutorial's recipe", "former": "default recipe before November 2026"}
+NAMES = {"tutorial": "the tutorial's recipe", "sixteen": "the 16-frame recipe"}
 
 
 class Drive(NamedTuple):

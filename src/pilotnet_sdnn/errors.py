@@ -37,9 +37,9 @@ def shown(value: object) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """`1 frame`, `2,000 frames`, `5 stretches`, `20 epochs`."""
+    """`1 frame`, `-1 frame`, `2,000 frames`, `5 stretches`, `20 epochs`."""
     plural = "es" if thing.endswith("tch") else "s"
-    return f"{number:,} {thing}{plural * (number != 1)}"
+    return f"{number:,} {thing}{plural * (abs(number) != 1)}"
 
 
 def shortened(text: str, length: int) -> str:
