@@ -10,7 +10,6 @@ which takes activations in the thousands, lava's result is not defined; here it 
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,10 +33,10 @@ EXACT = 2**24  # float32 holds every integer up to it
 class Synapses(NamedTuple):
     """What carries the messages of one layer to the next."""
 
-    connect: Callable[[Tensor], Tensor]  # float32 messages (N, ...) -> float32 input of the neurons (N, ...)
+    connect: partial[Tensor]  # float32 messages (N, ...) -> float32 input of the neurons (N, ...)
     largest: int  # input of a neuron per unit of message, at most
-    flat: bool  # dense synapses take a vector
-    accumulate: Callable[[Tensor], Tensor]  # applied to the sums before they reach the neurons
+    flat: bool  # dense synapses take a vector; their sums do not wrap at 24 bits
+    shift: int  # bits by which dense weights are scaled up, and their sums down
 
 
 class IntegerLayer(NamedTuple):
@@ -110,13 +109,13 @@ def _convolution(group: h5py.Group) -> Synapses:
         name: tuple(int(n) for n in np.broadcast_to(group[name][()], 2)) for name in ("stride", "padding", "dilation")
     }
     connect = partial(F.conv2d, weight=torch.tensor(weight).float(), groups=int(group["groups"][()]), **geometry)
-    return Synapses(connect, _largest(weight), flat=False, accumulate=_wrap_to_24_bits)
+    return Synapses(connect, _largest(weight), flat=False, shift=0)
 
 
 def _dense(group: h5py.Group) -> Synapses:
     weight, shift = _as_loihi_stores_it(_weight(group))
     connect = partial(F.linear, weight=torch.tensor(weight).float())
-    return Synapses(connect, _largest(weight), flat=True, accumulate=lambda sums: sums >> shift)
+    return Synapses(connect, _largest(weight), flat=True, shift=shift)
 
 
 def _numbers(stored: h5py.Dataset) -> np.ndarray:
@@ -227,7 +226,8 @@ def _arriving(synapses: Synapses, messages: Tensor) -> Tensor:
     """What messages (S, T, ...) bring to the next layer's neurons in each frame."""
     each = messages.flatten(0, 1)
     sums = _sums(synapses, each.flatten(1) if synapses.flat else each)
-    return synapses.accumulate(sums).unflatten(0, messages.shape[:2])
+    arriving = sums >> synapses.shift if synapses.flat else _wrap_to_24_bits(sums)
+    return arriving.unflatten(0, messages.shape[:2])
 
 
 def _sums(synapses: Synapses, messages: Tensor) -> Tensor:

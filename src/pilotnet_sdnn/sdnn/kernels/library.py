@@ -10,7 +10,9 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pilotnet_sdnn.paths import user_cache
 
@@ -61,17 +63,49 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "State": StateStruct,
     "Convolution": ConvolutionStruct,
 }
-CPP_TYPES = {
-    ctypes.c_int64: "int64_t",
-    ctypes.c_int32: "int32_t",
-    ctypes.c_float: "float",
-    ctypes.c_void_p: "float*",
-}
+CPP_TYPES = {ctypes.c_int64: "int64_t", ctypes.c_int32: "int32_t", ctypes.c_float: "float"}
 RETURN_NUMBERS = ("activation_gradients", "sensitivities", "inner_product")
+
+
+class Source(NamedTuple):
+    """C++ files, and the structs that Python passes to their functions."""
+
+    files: Sequence[Path]
+    headers: Sequence[Path]  # all in one folder
+    structs: Mapping[str, type[ctypes.Structure]]  # by their names in C++
+    flags: Sequence[str] = ()  # besides FLAGS
+
+    def layout_checks(self) -> str:
+        """C++ that compiles only where its structs have the fields of `structs`, of the same types, in the same places.
+
+        It is compiled with the source and part of the cache's key, so a library that loads has passed it.
+        """
+        lines = ["#include <cstddef>", "#include <type_traits>", *(f'#include "{file.name}"' for file in self.headers)]
+        for name, struct in self.structs.items():
+            size = ctypes.sizeof(struct)
+            lines.append(f'static_assert(sizeof({name}) == {size}, "{struct.__name__} has another size");')
+            for field, kind in struct._fields_:  # type: ignore[misc]
+                member = f"decltype({name}::{field})"
+                same_type = f"std::is_same_v<{member}, {CPP_TYPES[kind]}>" if kind in CPP_TYPES else _POINTER(member)
+                same_place = f"offsetof({name}, {field}) == {getattr(struct, field).offset}"
+                lines.append(f'static_assert({same_type} && {same_place}, "{struct.__name__}.{field} differs");')
+        return "\n".join(lines)
+
+
+_POINTER = "std::is_pointer_v<{}>".format
 
 
 @functools.cache
 def library() -> ctypes.CDLL:
+    """The kernels, loaded by `load`."""
+    loaded = load(Source(SOURCES, HEADERS, STRUCTS))
+    for function in RETURN_NUMBERS:
+        getattr(loaded, function).restype = ctypes.c_double
+    loaded.keep_freed_memory()
+    return loaded
+
+
+def load(source: Source) -> ctypes.CDLL:
     """The compiled source; compiled first if this machine has not done so before.
 
     The user's cache names it by all that it depends on: source, flags, compiler and CPU. A folder or file that another
@@ -79,7 +113,7 @@ def library() -> ctypes.CDLL:
     library is compiled for this process alone.
 
     Raises:
-        RuntimeError: there is no compiler, it fails, or the structs differ from those of this module.
+        RuntimeError: there is no compiler, it fails, or the structs differ from those of the source.
         OSError: the library cannot be written or loaded anywhere.
     """
     compiler = shutil.which(os.environ.get("CXX", "c++"))
@@ -87,34 +121,15 @@ def library() -> ctypes.CDLL:
         raise RuntimeError(
             "there is no C++ compiler: install one (Debian: apt install g++; macOS: xcode-select --install)"
         )
-    command = [compiler, *FLAGS]
+    command = [compiler, *FLAGS, *source.flags]
     target = _output([*command, "-dM", "-E", "-x", "c++", os.devnull])  # names the compiler and the CPU's instructions
-    source = [path.read_text(encoding="utf-8") for path in (*HEADERS, *SOURCES)]
-    parts = [*command, target, *source, layout_checks()]
+    contents = [path.read_text(encoding="utf-8") for path in (*source.headers, *source.files)]
+    parts = [*command, target, *contents, source.layout_checks()]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    loaded = _from_cache(command, key) or _for_this_process(command)
-    for function in RETURN_NUMBERS:
-        getattr(loaded, function).restype = ctypes.c_double
-    loaded.keep_freed_memory()
-    return loaded
+    return _from_cache(command, source, key) or _for_this_process(command, source)
 
 
-def layout_checks() -> str:
-    """C++ that compiles only where its structs have the fields of `STRUCTS`, of the same types, in the same places.
-
-    It is compiled with the source and part of the cache's key, so a library that loads has passed it.
-    """
-    lines = ["#include <cstddef>", "#include <type_traits>", *(f'#include "{header.name}"' for header in HEADERS)]
-    for name, struct in STRUCTS.items():
-        lines.append(f'static_assert(sizeof({name}) == {ctypes.sizeof(struct)}, "{struct.__name__} has another size");')
-        for field, kind in struct._fields_:  # type: ignore[misc]
-            same_type = f"std::is_same_v<decltype({name}::{field}), {CPP_TYPES[kind]}>"
-            same_place = f"offsetof({name}, {field}) == {getattr(struct, field).offset}"
-            lines.append(f'static_assert({same_type} && {same_place}, "{struct.__name__}.{field} differs");')
-    return "\n".join(lines)
-
-
-def _from_cache(command: list[str], key: str) -> ctypes.CDLL | None:
+def _from_cache(command: list[str], source: Source, key: str) -> ctypes.CDLL | None:
     """The library that the user's cache holds, compiled into it if need be; None without a usable cache."""
     cache = user_cache() / "kernels"
     try:
@@ -125,7 +140,7 @@ def _from_cache(command: list[str], key: str) -> ctypes.CDLL | None:
         binary = next((path for path in cache.glob(f"{key}-*.so") if _intact(path)), None)
         if binary is None:
             with tempfile.TemporaryDirectory(dir=cache) as scratch:
-                fresh = _compile(command, Path(scratch))
+                fresh = _compile(command, source, Path(scratch))
                 binary = cache / f"{key}-{_digest(fresh)}.so"
                 fresh.replace(binary)  # atomic: another process may be compiling it too
             logger.info("kernels: compiled %s", binary)
@@ -135,15 +150,16 @@ def _from_cache(command: list[str], key: str) -> ctypes.CDLL | None:
         return None
 
 
-def _for_this_process(command: list[str]) -> ctypes.CDLL:
+def _for_this_process(command: list[str], source: Source) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as scratch:  # the library stays loaded after its file is deleted
-        return ctypes.CDLL(str(_compile(command, Path(scratch))))
+        return ctypes.CDLL(str(_compile(command, source, Path(scratch))))
 
 
-def _compile(command: list[str], scratch: Path) -> Path:
+def _compile(command: list[str], source: Source, scratch: Path) -> Path:
     checks, binary = scratch / "layout_checks.cpp", scratch / "kernels.so"
-    checks.write_text(layout_checks(), encoding="utf-8")
-    _output([*command, f"-I{FOLDER}", *map(str, SOURCES), str(checks), "-o", str(binary)])
+    checks.write_text(source.layout_checks(), encoding="utf-8")
+    include = f"-I{source.headers[0].parent}"
+    _output([*command, include, *map(str, source.files), str(checks), "-o", str(binary)])
     binary.chmod(0o700)
     return binary
 
