@@ -1,13 +1,15 @@
 """Small drives of every kind, also bad ones, to test with."""
 
 import io
+import json
 import zipfile
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, exit_on_error
+from pilotnet_sdnn.params import read_mapping
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
@@ -41,3 +43,13 @@ def one_line(call, *words: str) -> None:
     assert len(message.splitlines()) == 1
     for word in words:
         assert word in message
+
+
+def stage_run(main, folder: Path, monkeypatch, **params) -> None:
+    """Run a stage, in this process, in a folder whose params.yaml is the default one with other values for some."""
+    defaults = read_mapping(Path(__file__).parent.parent / "params.yaml")
+    columns = {**defaults["csv_columns"], **params.pop("csv_columns", {})}
+    (folder / "params.yaml").write_text(json.dumps({**defaults, **params, "csv_columns": columns}))
+    monkeypatch.chdir(folder)
+    with exit_on_error():
+        main()

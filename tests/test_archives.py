@@ -12,7 +12,7 @@ from drives import JPEG, one_line, write_folder, write_zip
 
 from pilotnet_sdnn.drive import archives, sources
 from pilotnet_sdnn.drive.archives import FolderArchive, ZipArchive, open_zip, read_member
-from pilotnet_sdnn.drive.layouts import Reading
+from pilotnet_sdnn.drive.reading import Reading
 
 DRIVE = {"driving_dataset/data.txt": "0.jpg 1\n1.jpg 2\n", "driving_dataset/0.jpg": JPEG, "driving_dataset/1.jpg": JPEG}
 
@@ -168,14 +168,17 @@ def test_labels_that_lead_out_of_a_folder(tmp_path, refused, frame):
     (folder / "loop.jpg").symlink_to("loop.jpg")
     (folder / "up").symlink_to("..")
     os.mkfifo(folder / "fifo")  # would be read for ever
-    refused(folder, "data.txt line 2", f"no frame '{frame}'")
+    reasons = {"link.jpg": "is a link to '../secret.jpg', which is outside", "up/secret.jpg": "'up' is a link to '..'"}
+    refused(folder, "data.txt line 2", f"no frame '{frame}'", reasons.get(frame, ""))
 
 
 @pytest.mark.parametrize("make", [lambda path: path.symlink_to("/etc/passwd"), os.mkfifo, Path.mkdir])
 @pytest.mark.parametrize("name", ["data.txt", "driving_log.csv"])
 def test_labels_that_are_no_file_of_the_folder(tmp_path, refused, name, make):
     make(write_folder(tmp_path / "a", {"0.jpg": JPEG}) / name)
-    refused(tmp_path / "a", "no data.txt, no driving_dataset/data.txt", "found '0.jpg'")
+    links = (tmp_path / "a" / name).is_symlink()
+    found = f"{name!r} is a link to '/etc/passwd', which is outside" if links else "no data.txt, no driving_dataset"
+    refused(tmp_path / "a", found)
 
 
 def test_link_that_stays_in_the_folder_is_followed(tmp_path):
@@ -205,4 +208,6 @@ def test_damaged_frame_of_a_drive_that_is_packed_again(tmp_path, refused):
     path = patched(write_zip(tmp_path / "a.zip", files), b"as it was", b"as it is!")
     refused(path, "data.txt line 2: ", "'1.jpg' is damaged")
     sources.fetch(str(path), tmp_path / "out.zip", 1, 1, Reading(on_bad_frame="skip"))
-    assert zipfile.ZipFile(tmp_path / "out.zip").read("driving_dataset/data.txt") == b"0.jpg 1.000000\n1.jpg nan\n"
+    assert zipfile.ZipFile(tmp_path / "out.zip").read("driving_dataset/data.txt") == (
+        b"0.jpg 1.000000\n1.jpg nan # line 2: '1.jpg' is damaged (Bad CRC-32 for file '1.jpg'); get the drive again\n"
+    )

@@ -18,7 +18,8 @@ from pilotnet_sdnn.drive.archives import FolderArchive, read_member
 from pilotnet_sdnn.drive.drive_zip import frame_member, open_drive, read_labels
 from pilotnet_sdnn.drive.images import decode_frame
 from pilotnet_sdnn.drive.labels import BadLabels, decode_text, format_label, parse_labels, segments
-from pilotnet_sdnn.drive.layouts import Reading, read_layout
+from pilotnet_sdnn.drive.layouts import read_layout
+from pilotnet_sdnn.drive.reading import Reading
 from pilotnet_sdnn.errors import UserError
 
 MEMORY = 200 * 2**20  # bytes that nothing a fuzzer finds may need

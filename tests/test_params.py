@@ -65,8 +65,8 @@ def test_numbers_as_dvc_writes_them(tmp_path, written, number):
         ("source", "[a.zip, 7]", "synthetic, pilotnet, a path or an http(s) URL, or a list of these"),
         ("source", "[]", "synthetic, pilotnet, a path or an http(s) URL, or a list of these"),
         ("on_bad_frame", "ignore", "one of error, skip"),
-        ("csv_columns", "{frame: image}", "frame, angle and time, each"),
-        ("csv_columns", "{frame: image, angle: null, time: null}", "frame, angle and time, each"),
+        ("csv_columns", "{frame: image}", "frame, angle, time and camera, each"),
+        ("csv_columns", "{frame: image, angle: null, time: null}", "frame, angle, time and camera, each"),
     ],
 )
 def test_ill_typed_parameter_is_named_with_what_is_allowed(tmp_path, name, value, expected):

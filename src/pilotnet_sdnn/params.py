@@ -41,6 +41,10 @@ def _not_negative() -> Any:
     return _number("a number >= 0", lambda value: value >= 0)
 
 
+def _text_or_null() -> Any:
+    return _allowed("a text or null", lambda value: value is None or (isinstance(value, str) and value != ""))
+
+
 def _one_of(*choices: str) -> Any:
     return _allowed("one of " + ", ".join(choices), lambda value: value in choices)
 
@@ -56,11 +60,17 @@ def _are_thresholds(value: Any) -> bool:
 
 
 def _are_columns(value: Any) -> bool:
-    if not isinstance(value, dict) or set(value) != {"frame", "angle", "time"}:
+    if not isinstance(value, dict) or not {"frame", "angle", "time"} <= set(value) <= {
+        "frame",
+        "angle",
+        "time",
+        "camera",
+    }:
         return False
-    columns = [value["frame"], value["angle"], value["time"]]
-    named = [isinstance(column, str) or (type(column) is int and column >= 0) for column in columns]
-    return named[0] == named[1] and all(ok or column is None for ok, column in zip(named, columns, strict=True))
+    named = {what: column for what, column in value.items() if column is not None}
+    if not all(isinstance(column, str) or (type(column) is int and column >= 0) for column in named.values()):
+        return False
+    return not named or ("angle" in named and ("frame" in named or "time" in named))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +85,16 @@ class Params:
     max_gigabytes: float = _number("a number > 0 and <= 1,000,000", lambda value: 0 < value <= 10**6)
     simulator_degrees: float = _positive()
     csv_columns: dict[str, str | int | None] = _allowed(  # noqa: RUF009
-        "frame, angle and time, each a column's name, its number from 0 or null; time or all may be null", _are_columns
+        "frame, angle, time and camera, each a column's name, its number from 0 or null; an angle needs a frame or a "
+        "time",
+        _are_columns,
     )
-    csv_unit: str = _one_of("degrees", "radians", "-degrees", "-radians")
+    csv_camera: str | None = _text_or_null()
+    csv_frames: str | None = _text_or_null()
+    csv_unit: str | None = _allowed(
+        "degrees, radians, -1..1 or null", lambda value: value in ("degrees", "radians", "-1..1", None)
+    )
+    label_sign: int = _allowed("1 or -1", lambda value: type(value) is int and abs(value) == 1)
     gap_frames: int = _integer(1)
     gap_seconds: float = _positive()
     seed: int = _integer(0, 2**64 - 1)

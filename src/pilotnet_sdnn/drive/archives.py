@@ -4,6 +4,7 @@ Names are relative, with forward slashes. Refused are names that lead out, links
 more bytes than allowed.
 """
 
+import os
 import re
 import stat
 import zipfile
@@ -27,6 +28,12 @@ class Archive(Protocol):
 
     def children(self, folder: str) -> list[str]:
         """Sorted names of the files and, with a slash at the end, the folders in `folder` ("" or "x/")."""
+
+    def files(self, folder: str) -> list[str]:
+        """Sorted names of all files below `folder` ("" or "x/"), without those behind links to folders."""
+
+    def why_absent(self, name: str) -> str:
+        """If a link is why the archive does not contain a file, the words that say so, else ""."""
 
     def read(self, name: str) -> bytes:
         """The bytes of a file; `UserError` if it is damaged or too large."""
@@ -152,6 +159,12 @@ class ZipArchive:
         below = (name[len(folder) :] for name in self._entries if name.startswith(folder))
         return sorted({first + slash for first, slash, _ in (name.partition("/") for name in below)})
 
+    def files(self, folder: str) -> list[str]:
+        return sorted(name for name in self._entries if name.startswith(folder))
+
+    def why_absent(self, name: str) -> str:  # a zip with links is refused
+        return ""
+
     def read(self, name: str) -> bytes:
         return read_member(self.zip, self._entries[name])
 
@@ -175,6 +188,27 @@ class FolderArchive:
             return sorted(path.name + "/" * path.is_dir() for path in (self.root / folder).iterdir())
         except OSError as error:
             raise UserError(f"{self.root / folder}: {error.strerror}") from None
+
+    def files(self, folder: str) -> list[str]:
+        return sorted(
+            (Path(parent) / name).relative_to(self.root).as_posix()
+            for parent, _, names in os.walk(self.root / folder)
+            for name in names
+        )
+
+    def why_absent(self, name: str) -> str:
+        for part in (self.root / name, *(self.root / name).parents):
+            if part == self.root or not inside(name):
+                break
+            if part.is_symlink():
+                link, target = part.relative_to(self.root).as_posix(), str(part.readlink())
+                if not part.exists():
+                    return f": {quoted(link)} is a link to {quoted(target)}, which does not exist"
+                return (
+                    f": {quoted(link)} is a link to {quoted(target)}, which is outside of the drive's folder and "
+                    "therefore refused; copy or move what it leads to into the folder"
+                )
+        return ""
 
     def read(self, name: str) -> bytes:
         try:

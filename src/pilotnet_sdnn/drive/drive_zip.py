@@ -13,7 +13,15 @@ from pilotnet_sdnn.errors import UserError, printable
 
 FOLDER = "driving_dataset"
 LABELS = f"{FOLDER}/data.txt"
+PILOTNET_FRAMES = 45_406
 PILOTNET_LABELS_SHA256 = "235c70454d460b86edf1ddb4afba4354529687ad9ca08cb5d7ddfd8f8d4a8bb7"
+
+# File name, JPEG, degrees and, optionally, seconds since 1970 and, where JPEG is None and degrees nan, the problem.
+Shot = (
+    tuple[str, bytes | None, float]
+    | tuple[str, bytes | None, float, float | None]
+    | tuple[str, bytes | None, float, float | None, str]
+)
 
 SHAPE = 455 / 256  # width over height of Sully Chen's frames
 
@@ -45,7 +53,7 @@ def read_labels(drive: zipfile.ZipFile, bad: BadLabels | None = None) -> list[La
         raise UserError(f"{drive.filename}: no {LABELS} in it; expected {LABELS}, {FOLDER}/0.jpg, ...")
     bad = bad or BadLabels(where)
     labels = []
-    for label in parse_labels(decode_text(read_member(drive, LABELS), where), where, bad):
+    for label in parse_labels(decode_text(read_member(drive, LABELS), where), where, bad, packed=True):
         if math.isnan(label.degrees):
             continue
         if frame_member(label) not in members:
@@ -88,7 +96,7 @@ def odd_shapes(drive: zipfile.ZipFile, labels: list[Label]) -> list[str]:
 
 def pack_drive(
     path: Path,
-    frames: Iterable[tuple[str, bytes | None, float] | tuple[str, bytes | None, float, float | None]],
+    frames: Iterable[Shot],
     origin: str = "",
 ) -> None:
     """Write a drive.
@@ -97,17 +105,16 @@ def pack_drive(
 
     Args:
         path: the zip to write.
-        frames: (file name, JPEG, degrees) or (file name, JPEG, degrees, seconds since 1970) in the order of
-            time; JPEG None and degrees nan for a frame that is left out.
+        frames: in the order of time.
         origin: name of the drive, shown beside its results.
     """
     lines = []
     with zipfile.ZipFile(path, "w") as drive:
         drive.comment = origin.encode()
-        for name, jpeg, degrees, *time in frames:
+        for name, jpeg, degrees, *more in frames:
             if jpeg is not None:
                 drive.writestr(zipfile.ZipInfo(f"{FOLDER}/{name}"), jpeg)
-            lines.append(format_label(Label(name, degrees, 0, *time)))
+            lines.append(format_label(Label(name, degrees, 0, *more)))
         drive.writestr(zipfile.ZipInfo(LABELS), "".join(lines))
 
 
@@ -116,10 +123,12 @@ def labels_sha256(drive: zipfile.ZipFile) -> str:
     return hashlib.sha256(read_member(drive, LABELS)).hexdigest()
 
 
-def origin(drive: zipfile.ZipFile) -> str:
-    """The name of a drive: from its zip's comment, or from the checksum of its labels."""
+def origin(drive: zipfile.ZipFile, name: str = "") -> str:
+    """The name of a drive: from its labels if they are published, its zip's comment, or else `name` or a checksum."""
     checksum = labels_sha256(drive)
     if checksum == PILOTNET_LABELS_SHA256:
-        return "Sully Chen's drive of 2017"
+        frames = sum(member.endswith(".jpg") for member in drive.namelist())
+        part = f"{frames:,} of {PILOTNET_FRAMES:,} frames of " * (frames < PILOTNET_FRAMES)
+        return f"{part}Sully Chen's drive of 2017"
     comment = "".join(filter(str.isprintable, drive.comment.decode("utf-8", "replace")))[:200]
-    return comment or f"drive with labels sha256:{checksum[:12]}"
+    return comment or name or f"drive with labels sha256:{checksum[:12]}"

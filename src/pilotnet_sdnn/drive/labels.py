@@ -2,13 +2,13 @@
 
 Each line labels one frame, in the order of time: `N.jpg degrees` as in his dataset of 2017, or
 `N.jpg degrees,date time` as in that of 2018. Degrees are of the steering wheel, positive to the right. Where a drive
-consists of several, or its frames come from elsewhere, names have folders: `2/17.jpg`. A line whose angle is `nan`
-stands for a frame that was left out.
+consists of several, or its frames come from elsewhere, names have folders: `2/17.jpg`. A line `17.jpg nan # reason`
+stands for a frame that stage download left out.
 """
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -21,6 +21,9 @@ MAX_LABELS = 2_000_000  # 28 hours at 20 frames a second
 MAX_DEGREES = 1080  # three turns of the steering wheel; Sully Chen's labels reach 502
 MAX_TIME = 1e11  # seconds since 1970, in the year 5138
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)  # float() also takes 1_0
+COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+LINE = re.compile(r"(\S+)\s+([+-]?\d*,\d+(?![\d-])|[^\s,]+)(?:\s*,\s*(\S.*))?")  # frame, angle and time
+LEFT_OUT = re.compile(r"(\S+)\s+nan(?:\s*#\s*(.*))?")  # a line that stage download writes
 DATE_AND_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d", re.ASCII)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -32,6 +35,7 @@ class Label(NamedTuple):
     degrees: float  # of the steering wheel, positive to the right; nan if the frame is left out
     line: int  # of data.txt, from 1
     time: float | None = None  # seconds since 1970, if the line has a time
+    problem: str = ""  # why it was left out
 
     @property
     def drive(self) -> str:
@@ -57,25 +61,34 @@ class BadLabels:
         self.where = where
         self.on_bad_frame = on_bad_frame
         self.count = 0
-        self._first = ""
+        self._left_out = 0  # of them, those that stage download left out
+        self.first = ""  # the first of all of them, and its problem
 
     def add(self, line: int, problem: str) -> None:
         self.count += 1
-        self._first = self._first or f"{self.where} line {line}: {problem}"
+        self.first = self.first or f"{self.where} line {line}: {problem}"
+
+    def add_left_out(self, label: Label) -> None:
+        """Count a label that stage download left out, which it said in the words of the drive's own table."""
+        self.count += 1
+        self._left_out += 1
+        self.first = self.first or label.problem
 
     def check(self) -> None:
         """
         Raises:
             UserError: there is a bad line, and on_bad_frame is not "skip".
         """
-        if self.count and self.on_bad_frame == "error":
-            others = f" (and {counted(self.count - 1, 'more bad line')})" if self.count > 1 else ""
+        bad = self.count - self._left_out
+        if bad and self.on_bad_frame == "error":
+            others = f" (and {counted(bad - 1, 'more bad line')})" if bad > 1 else ""
             raise UserError(
-                f"{self._first}{others}; fix it, remove it, or set on_bad_frame: skip to leave such lines out"
+                f"{self.first}{others}; fix it, remove it, or set on_bad_frame: skip to leave such lines out"
             )
 
     def __str__(self) -> str:
-        return printable(f"{counted(self.count, 'label')} left out (on_bad_frame: skip), first {self._first}")
+        skip = " (on_bad_frame: skip)" if self.count > self._left_out else ""
+        return printable(f"{counted(self.count, 'label')} left out{skip}, first {self.first or self.where}")
 
 
 def decode_text(data: bytes, where: str) -> str:
@@ -104,13 +117,14 @@ def numbered_lines(text: str, where: str) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-def parse_labels(text: str, where: str, bad: BadLabels | None = None) -> list[Label]:
+def parse_labels(text: str, where: str, bad: BadLabels | None = None, packed: bool = False) -> list[Label]:
     """The labels of a data.txt.
 
     Args:
         text: its content.
         where: its name, for messages.
         bad: collects invalid lines, whose labels then have nan degrees; without it, the first is an error.
+        packed: stage download wrote it or read it; lines with `nan` are what it left out, not invalid.
 
     Raises:
         UserError: a line is not `N.jpg degrees` or `N.jpg degrees,date time`, or there is none.
@@ -119,8 +133,12 @@ def parse_labels(text: str, where: str, bad: BadLabels | None = None) -> list[La
     bad = bad or BadLabels(where)
     labels: list[Label] = []
     lines: dict[str, int] = {}  # of each frame
-    for line, content in numbered_lines(text, where):
-        label = _parse_line(content, line, bad)
+    numbered = [(line, content.strip()) for line, content in numbered_lines(text, where)]
+    angles = [found[2] for _, content in numbered if (found := LINE.fullmatch(content))]
+    with_commas = decimal_commas(angles, where) and not _are_times(angles)
+    for line, content in numbered:
+        label = _left_out(content, line, bad) if packed else None
+        label = label or _parse_line(content, line, bad, with_commas)
         first = lines.setdefault(label.frame, line)
         if first != line and not math.isnan(label.degrees):
             bad.add(line, f"{quoted(label.frame)} already has a label, on line {first}")
@@ -133,17 +151,51 @@ def parse_labels(text: str, where: str, bad: BadLabels | None = None) -> list[La
     return labels
 
 
-def _parse_line(content: str, line: int, bad: BadLabels) -> Label:
-    fields = re.fullmatch(r"(\S+)\s+([^\s,]+)(?:\s*,\s*(\S.*))?", content.strip())
+def _left_out(content: str, line: int, bad: BadLabels) -> Label | None:
+    found = LEFT_OUT.fullmatch(content)
+    if not found:
+        return None
+    label = Label(found[1], math.nan, line, problem=found[2] or f"{bad.where} line {line}: its angle is nan")
+    bad.add_left_out(label)
+    return label
+
+
+def _parse_line(content: str, line: int, bad: BadLabels, with_commas: bool) -> Label:
+    fields = LINE.fullmatch(content)
     if not fields:
-        bad.add(line, f"expected 'N.jpg degrees', found {quoted(content.strip())}")
+        bad.add(line, f"expected 'N.jpg degrees', found {quoted(content)}")
         return Label("?", math.nan, line)
     frame, angle, time = fields.groups()
     try:
-        return Label(frame, parse_degrees(angle), line, None if time is None else parse_time(time))
+        degrees = parse_degrees(angle.replace(",", ".") if with_commas else angle)
+        return Label(frame, degrees, line, None if time is None else parse_time(time))
     except ValueError as error:
-        bad.add(line, f"{error} in {quoted(content.strip())}")
+        bad.add(line, f"{error} in {quoted(content)}")
         return Label(frame, math.nan, line)
+
+
+def decimal_commas(angles: Iterable[str], where: str) -> bool:
+    """Whether numbers have decimal commas.
+
+    Raises:
+        UserError: some have decimal points.
+    """
+    comma, point = "", ""
+    for angle in angles:
+        comma = comma or angle * bool(COMMA_NUMBER.fullmatch(angle))
+        point = point or angle * ("." in angle and bool(NUMBER.fullmatch(angle)))
+    if comma and point:
+        raise UserError(
+            f"{where}: some angles have decimal commas ({quoted(comma)}), others decimal points ({quoted(point)}); "
+            "write all with points"
+        )
+    return bool(comma)
+
+
+def _are_times(angles: list[str]) -> bool:
+    """Whether what is behind the commas is a time in seconds, milli-, micro- or nanoseconds since 1970."""
+    behind = [angle.partition(",")[2] for angle in angles if "," in angle]
+    return len({text[:4] for text in behind}) == 1 and {len(text) for text in behind} <= {10, 13, 16, 19}
 
 
 def parse_degrees(angle: str, scale: float = 1) -> float:
@@ -185,6 +237,8 @@ def parse_time(text: str) -> float:
 
 def format_label(label: Label) -> str:
     """The line of data.txt for a label, with its newline."""
+    if math.isnan(label.degrees):
+        return f"{label.frame} nan # {label.problem}\n"
     if label.time is None:
         return f"{label.frame} {label.degrees:.6f}\n"
     time = EPOCH.replace(tzinfo=None) + timedelta(milliseconds=round(label.time * 1000))
@@ -202,6 +256,17 @@ def segments(labels: list[Label], gap_frames: int, gap_seconds: float) -> np.nda
     times = np.diff([math.nan if label.time is None else label.time for label in labels])  # nan compares false
     breaks = (drives[1:] != drives[:-1]) | (numbers < 1) | (numbers > gap_frames) | (times < 0) | (times > gap_seconds)
     return np.concatenate([[0], np.cumsum(breaks)]).astype(np.int32)
+
+
+def same_labels(labels: list[Label]) -> str:
+    """A warning if all usable labels are the same, which nothing can learn from, else ""."""
+    degrees = [label.degrees for label in labels if not math.isnan(label.degrees)]
+    if len(degrees) < 2 or len(set(degrees)) > 1:
+        return ""
+    return (
+        f"all {len(degrees):,} labels are {degrees[0]:g} degrees: nothing can be learned from them; check the column "
+        "of the angle, its unit and its decimal points"
+    )
 
 
 def radians(labels: list[Label]) -> np.ndarray:

@@ -5,6 +5,7 @@ Every source becomes the same kind of zip, checked before it gets its name.
 
 import io
 import math
+import os
 import re
 import shutil
 import zipfile
@@ -18,10 +19,12 @@ from PIL import Image
 
 from pilotnet_sdnn.drive import synthetic
 from pilotnet_sdnn.drive.archives import Archive, FolderArchive, ZipArchive, open_zip, quoted
+from pilotnet_sdnn.drive.csv_layouts import SIMULATOR
 from pilotnet_sdnn.drive.drive_zip import (
     FOLDER,
     LABELS,
     PILOTNET_LABELS_SHA256,
+    Shot,
     labels_sha256,
     open_drive,
     origin,
@@ -29,8 +32,9 @@ from pilotnet_sdnn.drive.drive_zip import (
     read_labels,
 )
 from pilotnet_sdnn.drive.http import download
-from pilotnet_sdnn.drive.labels import BadLabels
-from pilotnet_sdnn.drive.layouts import SIMULATOR, SULLY_CHEN, Drive, Reading, read_layout
+from pilotnet_sdnn.drive.labels import BadLabels, same_labels
+from pilotnet_sdnn.drive.layouts import read_layout
+from pilotnet_sdnn.drive.reading import Drive, Reading
 from pilotnet_sdnn.errors import UserError, counted, one_line, printable, shortened, without_password
 from pilotnet_sdnn.files import atomic_write
 from pilotnet_sdnn.params import joint_name, synthetic_name
@@ -120,16 +124,24 @@ def _source(name: str, path: Path, reading: Reading) -> Source:
     archive: Archive
     if path.is_dir():
         archive, table = FolderArchive(path), None
-    elif path.suffix.lower() == ".csv":
-        archive, table = FolderArchive(path.parent), path.name
+    elif path.suffix.lower() in (".csv", ".txt"):
+        folder = _with_frames(path.parent, reading)
+        archive, table = FolderArchive(folder), path.relative_to(folder).as_posix()
     elif path.is_file():
         archive, table = ZipArchive(path, int(reading.max_gigabytes * 1e9)), None
     else:
         raise UserError(f"{path}: neither a file nor a folder")
     drive = read_layout(archive, reading, table)
     name = printable(without_password(name))
-    print(f"{name}: {drive.layout} layout, {counted(_frames(drive), 'labelled frame')}")
+    print("; ".join([f"{name}: {drive.layout} layout, {counted(_frames(drive), 'labelled frame')}", *drive.detected]))
+    if warning := same_labels(drive.labels):
+        print(f"WARNING: {name}: {warning}")
     return Source(name, archive, drive)
+
+
+def _with_frames(folder: Path, reading: Reading) -> Path:
+    """The folder that holds the one of a csv and `csv_frames`."""
+    return Path(os.path.commonpath([folder, (folder / (reading.csv_frames or "")).resolve()]))
 
 
 def _frames(drive: Drive) -> int:
@@ -139,24 +151,24 @@ def _frames(drive: Drive) -> int:
 def _packed(source: Source) -> zipfile.ZipFile | None:
     """The zip, if later stages can read it as it is."""
     drive, archive = source.drive, source.archive
-    if isinstance(archive, ZipArchive) and drive.layout in SULLY_CHEN and drive.folder == f"{FOLDER}/":
+    if isinstance(archive, ZipArchive) and drive.as_stored and drive.folder == f"{FOLDER}/":
         return archive.zip if LABELS in archive.zip.namelist() and archive.has_forward_slashes else None
     return None
 
 
 def _pack(sources: list[Source], path: Path, max_bytes: int) -> None:
     """Write drives one after another as one, each in a folder of its own if there are several."""
-    names = [_origin(source) or Path(source.name).name for source in sources]
-    pack_drive(path, _shots(sources, max_bytes), joint_name(names) if len(sources) > 1 else _origin(sources[0]))
+    pack_drive(path, _shots(sources, max_bytes), joint_name([_origin(source) for source in sources]))
 
 
 def _origin(source: Source) -> str:
+    name = Path(source.name).name
     if packed := _packed(source):
-        return origin(packed)
-    return f"{SIMULATOR} drive, {counted(_frames(source.drive), 'frame')}" if source.drive.layout == SIMULATOR else ""
+        return origin(packed, name)
+    return f"{SIMULATOR} drive, {counted(_frames(source.drive), 'frame')}" if source.drive.layout == SIMULATOR else name
 
 
-def _shots(sources: list[Source], max_bytes: int) -> Iterator[tuple[str, bytes | None, float, float | None]]:
+def _shots(sources: list[Source], max_bytes: int) -> Iterator[Shot]:
     """The frames and labels of drives as `pack_drive` takes them."""
     shots = ((at, source, label) for at, source in enumerate(sources, 1) for label in source.drive.labels)
     size = 0
@@ -165,14 +177,15 @@ def _shots(sources: list[Source], max_bytes: int) -> Iterator[tuple[str, bytes |
     ):
         frame = re.sub(r"[\s%]|^#", lambda found: quote(found[0]), label.frame)  # these end a name in data.txt
         name = f"{at}/{frame}" if len(sources) > 1 else frame
-        image = None
+        image, problem = None, label.problem
         if not math.isnan(label.degrees):
             try:
                 image = archive.read(drive.folder + label.frame)
             except UserError as error:
                 drive.bad.add(label.line, str(error))
                 drive.bad.check()
-        yield name, image, math.nan if image is None else label.degrees, label.time
+                problem = f"line {label.line}: {str(error).removeprefix(f'{archive.where}: ')}"
+        yield name, image, math.nan if image is None else label.degrees, label.time, problem
         size += len(image or b"")
         if size > max_bytes:
             raise UserError(

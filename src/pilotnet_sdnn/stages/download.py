@@ -2,7 +2,7 @@
 
 from pilotnet_sdnn.drive.drive_zip import labels_name, odd_shapes, open_drive, origin, read_labels
 from pilotnet_sdnn.drive.labels import BadLabels
-from pilotnet_sdnn.drive.layouts import Reading
+from pilotnet_sdnn.drive.reading import Reading
 from pilotnet_sdnn.drive.sources import fetch
 from pilotnet_sdnn.errors import counted, exit_on_error
 from pilotnet_sdnn.params import load_params
@@ -12,7 +12,14 @@ from pilotnet_sdnn.paths import DRIVE
 def main() -> None:
     params = load_params()
     reading = Reading(
-        params.on_bad_frame, params.simulator_degrees, params.csv_columns, params.csv_unit, params.max_gigabytes
+        on_bad_frame=params.on_bad_frame,
+        simulator_degrees=params.simulator_degrees,
+        csv_columns=params.csv_columns,
+        csv_unit=params.csv_unit,
+        max_gigabytes=params.max_gigabytes,
+        csv_camera=params.csv_camera,
+        csv_frames=params.csv_frames,
+        label_sign=params.label_sign,
     )
     fetch(params.source, DRIVE, params.synthetic_frames, params.seed, reading)
     with open_drive(DRIVE) as drive:
