@@ -65,9 +65,27 @@ def attacks(team: Clone, marker: Path) -> tuple[dict[str, bytes], dict[str, byte
     config = f'[core]\n\tfsmonitor = "touch {marker}"\n'.encode()
     program = f"open({str(marker)!r}, 'w')".encode()
     remote = f"[core]\n\tremote = team\n['remote \"team\"']\n\turl = ssh://x\n\tssh_command = touch {marker}\n".encode()
-    outside = json.dumps([{"md5": hashlib.md5(config).hexdigest(), "relpath": "../../.git/config"}]).encode()
-    traversal = json.dumps([{"md5": "../../../../../.git/config", "relpath": "a.txt"}]).encode()
-    lists = {entry[0]: entry[1] for entry in (stored(outside, ".dir"), stored(traversal, ".dir"))}
+    some = hashlib.md5(config).hexdigest()
+    entries: list = [
+        [{"md5": some, "relpath": path}]
+        for path in (
+            "../../.git/config", "/etc/cron.d/hacked", "a//b", "a/./b", "a\\b", "\x1b[2J", "\0", "\ud800", "", 5, None,
+            ".git", "sub/dvc.yaml", "HEAD", "x" * 250, "/".join(["x" * 100] * 40),
+        )
+    ]  # fmt: skip
+    entries += [
+        [{"md5": md5, "relpath": "a.txt"}]
+        for md5 in ("../../../../../.git/config", some.upper(), f"{some}.dir", 5, None)
+    ]
+    entries += [
+        [{"md5": some, "relpath": "a"}, {"md5": some, "relpath": "a/b"}],  # a file and a folder
+        [{"md5": some, "relpath": "a"}, {"md5": some, "relpath": "a"}],
+        [{"md5": some, "relpath": "a", "isexec": True}],
+        [{"relpath": "a"}], [some], {"md5": some, "relpath": "a"}, "a", 5, None,
+    ]  # fmt: skip
+    bad_lists = [json.dumps(entry).encode() for entry in entries]
+    bad_lists += [b"", b"\xff", b"[" * 100_000, json.dumps([{"md5": some, "relpath": "a"}]).encode("utf-16")]
+    lists = dict(stored(content, ".dir") for content in bad_lists)
 
     def with_outputs(record: dict, *outputs: dict) -> dict:
         return {**record, "outs": list(outputs)}
@@ -80,6 +98,7 @@ def attacks(team: Clone, marker: Path) -> tuple[dict[str, bytes], dict[str, byte
     )
     contents = [
         b"\xff\xfe not UTF-8", b"", b"[" * 50_000, bomb.encode(), b"cmd: " + b"x" * 2_000_000,
+        json.dumps(made).encode("utf-16"), json.dumps({**made, "cmd": "x" * 90_000}).encode(),
         b"!!python/name:os.system", json.dumps({**made, "params": {"p": {"lr": 10**400}}}).encode(),
     ]  # fmt: skip
     damaged = {f"runs/{make[:2]}/{make}/{number:064x}": data for number, data in enumerate(contents)}
@@ -95,8 +114,9 @@ def attacks(team: Clone, marker: Path) -> tuple[dict[str, bytes], dict[str, byte
             *(named(with_outputs({**made, "cmd": path}, output(path, data))) for path, data in targets.items()),
             named(with_outputs(made, output("data/made.txt", md5="../../../../.git/config")), key=make),
             named(with_outputs(made, output("data/made.txt", files=[{"relpath": "../../.git/config", "md5": "0"}]))),
-            named(with_list(outside), key=fill),
-            named(with_list(traversal), key=fill),
+            named(with_outputs(made, {**output("data/made.txt"), "x" * 30_000: 1}), key=make),
+            named(with_outputs(made, output("data/" + "x" * 30_000)), key=make),
+            *(named(with_list(content), key=fill) for content in bad_lists),
             ("runs/ab/config", config),
         ]
     )  # fmt: skip
@@ -170,7 +190,7 @@ def test_bad_records_are_named_and_left_and_the_good_ones_arrive(team, tmp_path,
         assert f": {len(bad) + lies} files refused, see above; everything else was fetched" in printed
         assert "records not fetched: 1. Their stages are in no dvc.yaml" in printed
         refused = [line for line in printed.splitlines() if line.startswith("refused runs/")]
-        assert len(refused) == 20
+        assert len(refused) == 20 and max(map(len, printed.splitlines())) <= 300
         assert clone.run("sdnn-share", "pull", code=1).count("fetched 0 of") == 1
     assert "Running stage" not in clone.run("dvc", "repro")
     assert (clone.path / "data/folder/inner/a.txt").read_text() == "something\n"
@@ -204,9 +224,27 @@ def test_list_of_a_folder_that_was_exchanged_is_not_followed(team, tmp_path, mod
         clone = colleague(team, tmp_path / "clone", server)
         before = files_outside_data(clone)
         oid = name.removeprefix("files/md5/").replace("/", "")
-        assert f"the list of files {oid} is missing" in clone.run("sdnn-share", "pull", code=1)
+        assert f"the list of files {oid}: its hash does not match its name" in clone.run("sdnn-share", "pull", code=1)
         clone.run("dvc", "checkout", "--allow-missing")
         clone.run("git", "status")
     assert files_outside_data(clone) == before
     assert not (tmp_path / "hacked").exists()
     assert (clone.path / "data/made.txt").read_text() == "lam: 0.02\nsomething\n"
+
+
+def test_record_without_its_objects_or_against_the_clones_own_is_not_followed(team, tmp_path):
+    """DVC restores from the newest record, whatever it leads to."""
+    make, made = honest_record(team, "data/made.txt")
+    lies = [b"missing", b"damaged", b"another result"]
+    records = dict(named({**made, "outs": [output("data/made.txt", lie)]}, key=make) for lie in lies)
+    objects = {stored(b"damaged")[0]: b"other bytes", **dict([stored(b"another result")])}
+    with folder_remote(tmp_path / "store", {**records, **objects}) as server:
+        clone = colleague(team, tmp_path / "clone", server)
+        clone.run("dvc", "repro", "--force")
+        ran = (clone.path / "data/made.txt").read_bytes()
+        assert "its hash does not match its name" in clone.run("sdnn-share", "pull", code=1)
+        assert len(list((clone.path / ".dvc/cache/runs" / make[:2] / make).iterdir())) == 2
+        (clone.path / "dvc.lock").unlink()
+        assert "Running stage" not in clone.run("dvc", "repro")
+    assert (clone.path / "data/made.txt").read_bytes() == ran
+    assert clone.run("git", "status", "--short") == ""

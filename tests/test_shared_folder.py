@@ -95,11 +95,27 @@ def test_folder_that_was_not_set_up_names_who_can_open_it(python, users, umask, 
         connect(clone, store, shared=False)
     share(python, alice, "push", umask)
     printed = share(python, bob, action, umask, code=1)
-    (error,) = [line for line in printed.splitlines() if line.startswith("error: ")]
-    verb = "write" if action == "push" else "read"
-    assert f"you cannot {verb} {store}/" in error and f"its owner {ALICE}" in error and "shared group" in error
+    said = (
+        f"error: {store}: you cannot write {store}/" if action == "push" else "refused files: you cannot read it, nor "
+    )
+    (line,) = [line for line in printed.splitlines() if line.startswith(said)]
+    assert f"its owner {ALICE}" in line and "shared group" in line and len(line) <= 300
 
     for clone in (alice, bob):
         connect(clone, store, shared=True)
     share(python, alice, "push", umask)
     share(python, bob, action, umask)
+
+
+def test_file_that_nobody_may_read_does_not_stop_the_others(python, users):
+    folder, alice, bob = users
+    store = folder / "store"
+    for clone in (alice, bob):
+        connect(clone, store, shared=True)
+    folder.chmod(0o777)
+    share(python, alice, "push", 0o022)
+    (store / "files/md5/junk").write_text("junk")
+    (store / "files/md5/junk").chmod(0o000)
+    shutil.rmtree(bob.path / ".dvc/cache")
+    printed = share(python, bob, "pull", 0o022, code=1)
+    assert "fetched 5 of 5" in printed and "refused files/md5/junk: you cannot read it: " in printed

@@ -14,7 +14,7 @@ from dvc.repo import Repo
 from dvc_objects.fs.local import LocalFileSystem
 
 from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, exit_on_error, one_line
-from pilotnet_sdnn.team.shared_folder import check_access, open_to_group
+from pilotnet_sdnn.team.shared_folder import check_writable, open_to_group, unreadable
 from pilotnet_sdnn.team.sharing import pull, push
 
 
@@ -53,17 +53,26 @@ def share(action: str, remote_name: str | None = None) -> None:
         url = remote.fs.unstrip_protocol(remote.path)
         with _one_line_errors(url, problems):
             print(f"{action} {'to' if action == 'push' else 'from'} {url}")
-            if isinstance(remote.fs, LocalFileSystem):
-                check_folder(remote, write=action == "push")
-            {"push": push, "pull": pull}[action](repo, remote)
+            if action == "push":
+                prepare_folder(remote)
+                push(repo, remote)
+            else:
+                pull(repo, remote, closed_files(remote))
 
 
-def check_folder(remote: Remote, write: bool) -> None:
-    """Open the user's own files to the group if the remote is shared, then check access to all files of the folder."""
-    shared = remote.config.get("shared") == "group"
-    if write and shared:
-        open_to_group(Path(remote.path))
-    check_access(Path(remote.path), write, shared)
+def prepare_folder(remote: Remote) -> None:
+    """Open the user's own files in a shared folder to the group, then check that all of it can be written."""
+    if isinstance(remote.fs, LocalFileSystem):
+        if shared := remote.config.get("shared") == "group":
+            open_to_group(Path(remote.path))
+        check_writable(Path(remote.path), shared)
+
+
+def closed_files(remote: Remote) -> dict[str, str]:
+    """What the user may not read in a shared folder, and why."""
+    if not isinstance(remote.fs, LocalFileSystem):
+        return {}
+    return unreadable(Path(remote.path), remote.config.get("shared") == "group")
 
 
 def _reason(error: BaseException) -> str:

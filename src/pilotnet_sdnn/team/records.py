@@ -5,9 +5,11 @@ those outputs. Everyone who can write to the remote can write records, so none i
 hash, its outputs must be those that dvc.yaml declares for its command, and nothing else is ever written.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from copy import deepcopy
+from hashlib import md5
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -17,18 +19,21 @@ from dvc.schema import COMPILED_LOCK_FILE_STAGE_SCHEMA
 from dvc.stage.cache import _get_cache_hash
 from dvc_data.hashfile.db import HashFileDB
 from dvc_data.hashfile.hash_info import HashInfo
-from dvc_data.hashfile.tree import Tree
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
 
+from pilotnet_sdnn.errors import shown
 from pilotnet_sdnn.team.repository import nul_separated, try_git, try_git_bytes
 
-MAX_BYTES = 1_000_000  # of one record; those of this pipeline have two thousand
+MAX_BYTES = 100_000  # of one record; those of this pipeline have two thousand
+MAX_LIST_BYTES = 30_000_000  # of the list of the files of a folder, which takes ten times that in memory
+LONGEST_NAME, LONGEST_PATH = 200, 1000  # bytes; file systems allow 255, and 4096 with the folder of the clone
 RECORD_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})/([0-9a-f]{64})")
 OBJECT_NAME = re.compile(r"[0-9a-f]{32}(\.dir)?")
 OUTPUT_KEYS = {"path", "hash", "md5", "size", "nfiles", "isexec"}
 FORBIDDEN_PARTS = {"", ".", "..", ".git", ".dvc", ".dvcignore", PROJECT_FILE}  # they lead out, or configure git or DVC
+REPOSITORY_MARK = "HEAD"  # with it, git takes a folder for a repository and obeys the configuration in it
 
 
 class RefusedError(Exception):
@@ -66,9 +71,10 @@ def parse_record(name: str, content: bytes) -> dict:
     if reason := refused_name(name, len(content)):
         raise RefusedError(reason)
     try:
-        if b"*" in content and any(isinstance(event, AliasEvent) for event in YAML().parse(content)):
+        text = content.decode()
+        if "*" in text and any(isinstance(event, AliasEvent) for event in YAML().parse(text)):
             raise RefusedError("it has YAML aliases, which DVC does not write")
-        record = COMPILED_LOCK_FILE_STAGE_SCHEMA(YAML(typ="safe").load(content))
+        record = COMPILED_LOCK_FILE_STAGE_SCHEMA(YAML(typ="safe").load(text))
         hashes = _get_cache_hash(deepcopy(record), key=True), _get_cache_hash(record)
     except RefusedError:
         raise
@@ -86,7 +92,7 @@ def _unsafe_output(output: dict) -> str:
     if reason := _unsafe_path(output["path"]):
         return reason
     if unknown := output.keys() - OUTPUT_KEYS:
-        return f"output {output['path']} has {', '.join(sorted(unknown))}, which outputs of this pipeline do not have"
+        return f"output {output['path']} has {shown(sorted(unknown))}, which outputs of this pipeline do not have"
     if output.get("hash") != "md5" or not OBJECT_NAME.fullmatch(output.get("md5", "")):
         return f"output {output['path']} has no MD5 of DVC 3"
     return ""
@@ -94,9 +100,14 @@ def _unsafe_output(output: dict) -> str:
 
 def _unsafe_path(path: str) -> str:
     if not path.isprintable() or "\\" in path:
-        return f"path {path!r} has a backslash or a character that cannot be printed"
-    if any(part.lower() in FORBIDDEN_PARTS or part.lower().endswith(".dvc") for part in path.split("/")):
-        return f"path {path!r} leads out of the repository, or to files that git or DVC obeys"
+        return f"path {shown(path)} has a backslash or a character that cannot be printed"
+    parts = path.split("/")
+    if len(path.encode()) > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in parts):
+        return f"path {shown(path)} is too long"
+    if REPOSITORY_MARK in parts or any(
+        part.lower() in FORBIDDEN_PARTS or part.lower().endswith(".dvc") for part in parts
+    ):
+        return f"path {shown(path)} leads out of the repository, or to files that git or DVC obeys"
     return ""
 
 
@@ -116,7 +127,7 @@ def objects(record: dict, cache: HashFileDB) -> list[HashInfo]:
         MissingListError: the list of the files of a folder is not in the cache.
         RefusedError: the list is damaged or has a file that must not be written.
     """
-    listed = [file for folder in folders(record) for file in _files(folder, cache)]
+    listed = [file for folder in folders(record) for file in listed_files(folder.value, _cached_list(folder, cache))]
     return [*_outputs(record), *listed]
 
 
@@ -124,19 +135,46 @@ def _outputs(record: dict) -> list[HashInfo]:
     return [HashInfo("md5", output["md5"]) for output in record.get("outs", [])]
 
 
-def _files(folder: HashInfo, cache: HashFileDB) -> list[HashInfo]:
+def _cached_list(folder: HashInfo, cache: HashFileDB) -> bytes:
     try:
-        entries = list(Tree.load(cache, folder))
+        return Path(cache.oid_to_path(folder.value)).read_bytes()
     except FileNotFoundError:
         raise MissingListError(f"the list of files {folder.value} is missing") from None
-    except Exception as error:  # the list is JSON of any form
-        raise RefusedError(f"the list of files {folder.value} is damaged: {type(error).__name__}") from None
-    for parts, _, entry in entries:
-        if reason := _unsafe_path("/".join(parts)):
-            raise RefusedError(f"the list of files {folder.value}: {reason}")
-        if not entry or not OBJECT_NAME.fullmatch(entry.value or "") or entry.isdir:
-            raise RefusedError(f"the list of files {folder.value}: {'/'.join(parts)} has no MD5")
-    return [entry for _, _, entry in entries]
+
+
+def listed_files(oid: str, content: bytes) -> list[HashInfo]:
+    """The objects in the list of the files of a folder.
+
+    Args:
+        oid: the name of the list.
+
+    Raises:
+        RefusedError: the list is not what its name says, is none that DVC writes, or has a file that must not be
+            written.
+    """
+    if md5(content).hexdigest() != oid.removesuffix(".dir"):
+        raise RefusedError(f"the list of files {oid}: its hash does not match its name")
+    try:
+        entries = json.loads(content.decode("ascii"))
+        files: dict[str, str] = {entry["relpath"]: entry["md5"] for entry in entries}
+        sound = len(files) == len(entries) and all(map(_is_sound, entries))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        sound = False
+    if not sound:
+        raise RefusedError(f"the list of files {oid} is damaged")
+    for path in files:
+        if reason := _unsafe_path(path):
+            raise RefusedError(f"the list of files {oid}: {reason}")
+    parents = {str(folder) for path in files for folder in PurePosixPath(path).parents}
+    if both := parents & files.keys():
+        raise RefusedError(f"the list of files {oid}: {shown(min(both))} is a file and a folder")
+    return [HashInfo("md5", value) for value in files.values()]
+
+
+def _is_sound(entry: dict) -> bool:
+    """Whether DVC can have written an entry of a list: no other keys, and strings of the right form."""
+    path, value = entry["relpath"], entry["md5"]
+    return len(entry) == 2 and isinstance(path, str) and bool(re.fullmatch(r"[0-9a-f]{32}", value))
 
 
 def declared_stages(repo: Repo) -> set[Stage]:

@@ -35,24 +35,37 @@ def open_to_group(folder: Path) -> None:
                 path.chmod(mode)
 
 
-def check_access(folder: Path, write: bool, shared: bool) -> None:
-    """Find what the present user cannot read, or write, before anything is transferred.
+def check_writable(folder: Path, shared: bool) -> None:
+    """Find a folder in which the present user cannot write, before anything is sent.
 
     Args:
         shared: whether the remote has DVC's option `shared = group`.
 
     Raises:
-        UserError: something in the folder is closed to the user; with its owner and what the owner does about it.
+        UserError: there is one; with its owner and what the owner does about it.
     """
-    verb, needed = ("write", os.W_OK | os.X_OK) if write else ("read", os.X_OK)
-    paths = [folder] if folder.exists() else []
+    if closed := [
+        path for path in _inside(folder) if path.is_dir() and not os.access(path, os.R_OK | os.W_OK | os.X_OK)
+    ]:
+        raise UserError(f"you cannot write {closed[0]}: {_recipe(closed[0], folder, shared)}")
+
+
+def unreadable(folder: Path, shared: bool) -> dict[str, str]:
+    """The first path that the present user cannot read, if any, and what its owner does about it."""
+    closed = [path for path in _inside(folder) if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0))]
+    more = f", nor {len(closed) - 1:,} more" if closed[1:] else ""
+    return {
+        str(path.relative_to(folder)): f"you cannot read it{more}: {_recipe(path, folder, shared)}"
+        for path in closed[:1]
+    }
+
+
+def _inside(folder: Path) -> list[Path]:
+    """A folder and all that is in it, each folder before its content; no links, which are not DVC's."""
+    found = [folder] if folder.exists() else []
     for directory, folders, files in os.walk(folder):
-        paths += [Path(directory, name) for name in folders]
-        paths += [Path(directory, name) for name in files if not write]
-    for path in paths:  # those in a folder come after it
-        mode = os.R_OK | needed if path.is_dir() else os.R_OK
-        if not path.is_symlink() and not os.access(path, mode):  # links are not DVC's
-            raise UserError(f"you cannot {verb} {path}: {_recipe(path, folder, shared)}")
+        found += [Path(directory, name) for name in (*folders, *files)]
+    return [path for path in found if not path.is_symlink()]
 
 
 def _recipe(path: Path, folder: Path, shared: bool) -> str:

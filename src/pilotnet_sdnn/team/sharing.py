@@ -7,10 +7,11 @@ The calls into DVC are internal ones of the version that pyproject.toml pins; te
 servers.
 """
 
+import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -29,13 +30,15 @@ from dvc_objects.fs import generic
 from dvc_objects.fs.base import FileSystem
 from dvc_objects.fs.local import LocalFileSystem
 
-from pilotnet_sdnn.errors import UserError, counted, printable
+from pilotnet_sdnn.errors import MAX_LENGTH, UserError, counted, printable, shortened
 from pilotnet_sdnn.team.records import (
+    MAX_LIST_BYTES,
     MissingListError,
     RefusedError,
     code_in_git,
     declared_stages,
     folders,
+    listed_files,
     objects,
     parse_record,
     record_stage,
@@ -47,8 +50,9 @@ NAMED = 20  # refused files, at most, that are named
 
 
 class Arrivals(NamedTuple):
-    """What became of the records that the remote has and the clone lacks."""
+    """The records that the remote has and the clone lacks."""
 
+    accepted: dict[str, list[HashInfo]]  # name -> the objects it refers to
     refused: dict[str, str]  # name -> reason
     undeclared: list[str]  # names of records that fit no stage of dvc.yaml
 
@@ -83,8 +87,13 @@ def push(repo: Repo, remote: Remote) -> None:
         print(f"damaged objects repaired on the remote: {len(damaged)}")
 
 
-def pull(repo: Repo, remote: Remote) -> None:
-    """Fetch records, then the objects that they and the experiments refer to; the hash of what arrives is checked.
+def pull(repo: Repo, remote: Remote, closed: Mapping[str, str]) -> None:
+    """Fetch objects first and records last, so that a record here never refers to a missing object.
+
+    DVC restores a stage from its newest record, or runs it if objects of that record are missing.
+
+    Args:
+        closed: files of the remote that the user may not read -> why.
 
     Raises:
         UserError: something was refused or could not be fetched. Everything else is here by then.
@@ -93,24 +102,25 @@ def pull(repo: Repo, remote: Remote) -> None:
         raise UserError("the remote holds nothing; `sdnn-share push` in a clone that has runs fills it")
     remote.odb.verify = True  # DVC then removes an object whose hash is not its name
     repo.config["remote"][remote.name]["verify"] = True  # also where DVC itself fetches the list of a folder
-    there = _sizes(remote.odb)
-    arrivals = _fetch_records(repo, remote, there.keys())
-    wanted = used_objects(repo, recorded_objects(repo))
-    before = _sizes(repo.cache.local)
-    _, failed = repo.cloud.pull([entry for entry in wanted if entry.value in there], odb=remote.odb)
-    here = _sizes(repo.cache.local)
+    before, there = _sizes(repo.cache.local), _sizes(remote.odb)
+    with tempfile.TemporaryDirectory(dir=repo.tmp_dir) as folder:
+        arrivals = _fetch_records(repo, remote, there, Path(folder))
+        wanted = used_objects(repo, recorded_objects(repo) | arrivals.accepted)
+        _, failed = repo.cloud.pull([entry for entry in wanted if entry.value in there], odb=remote.odb)
+        here = _sizes(repo.cache.local)
+        _take_over(repo, arrivals.accepted, here.keys(), Path(folder))
     new = here.keys() - before.keys()
     print(f"fetched {len(new)} of {counted(len(wanted), 'object')}, {sum(here[oid] for oid in new) / 1e6:.1f} MB")
 
     lacking = {entry.value for entry in wanted - failed} - here.keys()
     damaged, missing = sorted(lacking & there.keys()), lacking - there.keys()
-    refused = {f"runs/{name}": reason for name, reason in arrivals.refused.items()}
+    refused = {**closed, **{f"runs/{name}": reason for name, reason in arrivals.refused.items()}}
     refused |= {
         remote.odb.oid_to_path(oid).removeprefix(f"{remote.path}/"): "its hash does not match its name"
         for oid in damaged
     }
     for path, reason in islice(refused.items(), NAMED):
-        print(printable(f"refused {path}: {reason}"))
+        print(shortened(printable(f"refused {path}: {reason}"), MAX_LENGTH))
     if arrivals.undeclared:
         print(
             f"records not fetched: {len(arrivals.undeclared)}. Their stages are in no dvc.yaml that git has here; if a "
@@ -149,7 +159,7 @@ def recorded_objects(repo: Repo) -> dict[str, list[HashInfo]]:
         except MissingListError:  # removed by `dvc gc`
             continue
         except RefusedError as error:
-            print(printable(f"removed {runs / name}: {error}"))
+            print(shortened(printable(f"removed {runs / name}: {error}"), MAX_LENGTH))
             (runs / name).unlink()
     return recorded
 
@@ -168,37 +178,77 @@ def _send_records(source: HashFileDB, target: HashFileDB, records: set[str]) -> 
     return len(names)
 
 
-def _fetch_records(repo: Repo, remote: Remote, there: Iterable[str]) -> Arrivals:
-    """Take over the records that are new here, each of them only after it was checked in a folder of its own.
+def _fetch_records(repo: Repo, remote: Remote, there: Mapping[str, int], folder: Path) -> Arrivals:
+    """Fetch the records that are new here into a folder, and check each of them.
 
     Args:
-        there: the names of the objects on the remote.
+        there: the sizes of the objects on the remote.
     """
     source, target = remote.legacy_odb, repo.cache.legacy
     here, offered = _record_sizes(target), _record_sizes(source)
     new = [name for name, size in offered.items() if here.get(name) != size]
-    arrivals = Arrivals({name: reason for name in new if (reason := refused_name(name, offered[name]))}, [])
+    arrivals = Arrivals({}, {name: reason for name in new if (reason := refused_name(name, offered[name]))}, [])
     names = [name for name in new if name not in arrivals.refused]
     declared, code = declared_stages(repo), code_in_git(repo)
-    with tempfile.TemporaryDirectory(dir=repo.tmp_dir) as folder:
-        paths = {name: str(Path(folder, name.replace("/", "-"))) for name in names}
-        _copy(source.fs, [_record_path(source, name) for name in names], target.fs, list(paths.values()))
-        records = {}
-        for name in names:
-            with _refusing(name, arrivals):
-                records[name] = parse_record(name, Path(paths[name]).read_bytes())
-        lists = {entry for record in records.values() for entry in folders(record) if entry.value in there}
-        repo.cloud.pull(lists, odb=remote.odb)
-        for name, record in records.items():
-            with _refusing(name, arrivals):
-                refuse_code(record, code)
-                objects(record, repo.cache.local)
-                if record_stage(record) not in declared:
-                    arrivals.undeclared.append(name)
-                    continue
-                target.makedirs(target.fs.parent(_record_path(target, name)))
-                shutil.move(paths[name], _record_path(target, name))
+    paths = [_arrived(folder, name) for name in names]
+    _copy(source.fs, [_record_path(source, name) for name in names], target.fs, list(map(str, paths)))
+    records = {}
+    for name, path in zip(names, paths, strict=True):
+        with _refusing(name, arrivals):
+            records[name] = parse_record(name, path.read_bytes())
+    lists = {entry.value for record in records.values() for entry in folders(record)}
+    bad_lists = _fetch_lists(repo, remote, lists, there, folder)
+    for name, record in records.items():
+        with _refusing(name, arrivals):
+            refuse_code(record, code)
+            if reasons := [bad_lists[entry.value] for entry in folders(record) if entry.value in bad_lists]:
+                raise RefusedError(reasons[0])
+            used = objects(record, repo.cache.local)
+            if record_stage(record) in declared:
+                arrivals.accepted[name] = used
+            else:
+                arrivals.undeclared.append(name)
     return arrivals
+
+
+def _fetch_lists(repo: Repo, remote: Remote, lists: set[str], there: Mapping[str, int], folder: Path) -> dict[str, str]:
+    """Fetch lists of files into the cache, each checked before DVC sees it: DVC follows what a list says.
+
+    Returns:
+        Why lists were refused.
+    """
+    cache = repo.cache.local
+    new = [oid for oid in lists & there.keys() if not cache.exists(oid)]
+    refused = {oid: f"the list of files {oid} is too large" for oid in new if there[oid] > MAX_LIST_BYTES}
+    names = [oid for oid in new if oid not in refused]
+    paths = [folder / oid for oid in names]
+    _copy(remote.fs, list(map(remote.odb.oid_to_path, names)), cache.fs, list(map(str, paths)))
+    for oid, path in zip(names, paths, strict=True):
+        try:
+            listed_files(oid, path.read_bytes())
+            cache.add(str(path), cache.fs, oid)
+        except RefusedError as error:
+            refused[oid] = str(error)
+    return refused
+
+
+def _take_over(repo: Repo, accepted: Mapping[str, list[HashInfo]], here: Collection[str], folder: Path) -> None:
+    """Give the clone those of the fetched records whose objects are all here.
+
+    They count as older than the clone's own: for inputs that it has run itself, its own result stays.
+    """
+    target = repo.cache.legacy
+    for name, used in accepted.items():
+        if all(entry.value in here for entry in used):
+            path = _record_path(target, name)
+            target.makedirs(target.fs.parent(path))
+            shutil.move(_arrived(folder, name), path)
+            os.utime(path, (0, 0))
+
+
+def _arrived(folder: Path, name: str) -> Path:
+    """Where a record waits until it is checked."""
+    return folder / name.replace("/", "-")
 
 
 @contextmanager
@@ -236,13 +286,13 @@ def _record_sizes(odb: HashFileDB) -> dict[str, int]:
 
 
 def _files(fs: FileSystem, folder: str) -> Iterator[tuple[str, int]]:
-    """Every regular file in a folder, which may not exist yet, and its size; one listing, no request for each."""
+    """Every readable file in a folder, which may not exist yet, and its size; one listing, no request for each."""
     if not fs.exists(folder):
         return
     if isinstance(fs, LocalFileSystem):
         for path in fs.find(folder):
             info = Path(path).lstat()
-            if stat.S_ISREG(info.st_mode):
+            if stat.S_ISREG(info.st_mode) and os.access(path, os.R_OK):
                 yield path, info.st_size
     else:
         yield from ((path, info["size"]) for path, info in fs.fs.find(folder, detail=True).items())
