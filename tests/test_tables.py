@@ -205,7 +205,7 @@ def test_windows_paths(downloads):
 
 
 def cameras(name: str = "{camera}/{number}.jpg") -> dict[str, str | bytes]:
-    """A table in which three cameras alternate, as in Udacity's, and the frames of the centre are told by their last byte."""
+    """A table in which three cameras alternate, as in Udacity's; the last byte tells the centre's frames."""
     rows, frames = [], {}
     for number, angle in enumerate(ANGLES):
         for side, camera in enumerate(("left", "center", "right")):
@@ -394,7 +394,7 @@ def test_dates_of_another_calendar_in_names_of_frames_only_cost_the_gaps(downloa
 
 
 def at_other_times(unit: float = 1e9) -> tuple[str, np.ndarray]:
-    """A csv with an angle every 20 ms for 2 s, without those from 0.8 s to 1.6 s, and the angles at 20 frames a second."""
+    """A csv with an angle every 20 ms for 2 s, without those from 0.8 s to 1.6 s, and the angles at 20 Hz."""
     start = 1479425440
     seconds = np.arange(0, 2.01, 0.02)
     seconds = seconds[(seconds < 0.801) | (seconds > 1.599)]
