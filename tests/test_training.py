@@ -175,6 +175,23 @@ def test_training_starts_from_pretrained_weights_with_thresholds_of_its_own(driv
     assert [started[name].item() for name in started if "threshold" in name][:8] == [6 / 64] * 8
 
 
+def test_pretrained_weights_are_mixed_in(drive):
+    """A share of a quarter; the normalised weights that synapses use are those of the mixed ones."""
+    torch.manual_seed(0)
+    trained, pretrained = Network(threshold=0.3).eval(), Network().eval()
+    for network in (trained, pretrained):
+        for block in network.layers[1:]:
+            block.neuron.norm.running_mean.data.normal_()
+    own = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
+    trained.mix_in(pretrained.state_dict(), 0.25)
+    for name, tensor in trained.state_dict().items():
+        mixed = 0.75 * own[name] + 0.25 * pretrained.state_dict()[name]
+        torch.testing.assert_close(tensor, own[name] if "threshold" in name else mixed)
+    block = trained.layers[1].synapse
+    length = block.weight_v.flatten(1).norm(dim=1).view(-1, 1, 1, 1, 1)
+    torch.testing.assert_close(block.weight, block.weight_v / length * block.weight_g)
+
+
 def test_larger_lam_makes_fewer_events(drive):
     events = {}
     for lam in (0.0, 100.0):
