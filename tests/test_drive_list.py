@@ -15,6 +15,7 @@ from pilotnet_sdnn.drive.reading import Reading
 from pilotnet_sdnn.drive_files import DriveFolder
 
 FRAMES = 5
+UP_TO_DATE = "Data and pipelines are up to date"
 
 
 def drive(shade: int) -> dict[str, str | bytes]:
@@ -106,6 +107,29 @@ def test_a_failing_drive_does_not_cost_the_others(clone):
     assert shades(clone) == [10, 30]
 
 
+def test_dvc_notices_what_changes_behind_a_local_source(clone):
+    """A label or an image in the folder, the zip; not a new time of a file, nor that a drive is gone."""
+    folder = clone.path.parent
+    use(clone, "a", "b.zip")
+    resize(clone)
+    (folder / "a/3.jpg").touch()
+    assert UP_TO_DATE in clone.run("dvc", "status", "resize", "download")
+    write_folder(folder / "a", drive(12))
+    assert "data/sources.json" in clone.run("dvc", "status", "download")
+    write_zip(folder / "b.zip", {f"driving_dataset/{name}": content for name, content in drive(21).items()})
+    assert resize(clone) == {"packed": 2, "resized": 2}
+    assert shades(clone) == [12, 21]
+    write_folder(folder / "a", drive(10))
+    assert resize(clone) == {"packed": 0, "resized": 0}  # as it was before
+    shutil.rmtree(folder / "a")
+    assert UP_TO_DATE in clone.run("dvc", "status", "resize", "download")
+    assert "Running stage" not in clone.run("dvc", "repro", "resize")
+    use(clone, "b.zip", "a")
+    assert resize(clone) == {"packed": 0, "resized": 0}
+    assert shades(clone) == [21, 10]
+
+
+@pytest.mark.slow
 def test_what_a_colleague_packed_is_not_packed_again(clone, tmp_path):
     """The team lacks the zip and has the folder somewhere else."""
     clone.run("dvc", "remote", "add", "--local", "-d", "team", str(tmp_path / "store"))

@@ -8,6 +8,7 @@ PIPELINE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 
 ENVIRONMENT = Path("data/environment.yaml")
+SOURCES = Path("data/sources.json")
 DRIVES = Path("data/raw")  # a zip for each drive
 FRAMES = Path("data/frames")  # a file for each drive
 ACTIVITY = Path("data/activity.npz")

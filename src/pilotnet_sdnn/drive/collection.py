@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from pilotnet_sdnn.drive.archives import quoted
-from pilotnet_sdnn.drive.fingerprint import fingerprint
+from pilotnet_sdnn.drive.known_sources import Known, look_at, read_known, write_known
 from pilotnet_sdnn.drive.reading import Reading
 from pilotnet_sdnn.drive.sources import behind, fetch, is_made_or_on_the_web
 from pilotnet_sdnn.drive_files import DriveFolder, inputs_of, key_of
 from pilotnet_sdnn.errors import UserError, printable, without_password
 
 SYNTHETIC = ("synthetic_frames", "seed")  # parameters of no other drive
-ABSENT = 16 * "0"
+UNKNOWN = 16 * "0"
 
 
 def fetch_all(sources: list[str], folder: DriveFolder, frames: int, seed: int, reading: Reading) -> list[Path]:
@@ -34,29 +34,35 @@ def fetch_all(sources: list[str], folder: DriveFolder, frames: int, seed: int, r
     if twice := [name for name in sources if sources.count(name) > 1]:
         raise UserError(f"params.yaml: source: {quoted(without_password(twice[0]))} appears twice")
     inputs, packed = inputs_of("download"), []
+    known, before = {}, read_known()
     for position, source in enumerate(sources, 1):
-        path = folder.path(position, name := _name(source, inputs, reading))
+        if paths := behind(source, reading):
+            known[source] = look_at(source, paths)
+        elif source in before:
+            known[source] = before[source]
+        path = folder.path(position, name := _name(source, known.get(source), inputs))
         if folder.restore(_packed_before(folder, name), path):
-            print(f"{printable(without_password(source))}: packed before, taken from DVC's cache")
+            here = "" if paths or source not in known else ", as it is not on this machine"
+            print(f"{printable(without_password(source))}: packed before, taken from DVC's cache{here}")
         else:
             fetch(source, path, frames, seed, reading)
             folder.keep()
             packed.append(path)
+    write_known(known)
     return packed
 
 
-def _name(source: str, inputs: dict, reading: Reading) -> str:
-    """The name of a source's zip, with two keys: of its name, and of its content or, if that is not here, `ABSENT`."""
+def _name(source: str, known: Known | None, inputs: dict) -> str:
+    """The name of a source's zip, with two keys: of its name, and of its content or, if that is unknown, `UNKNOWN`."""
     without = ("source", "max_gigabytes", *(() if source == "synthetic" else SYNTHETIC))
     inputs = {name: value for name, value in inputs.items() if name not in without}
     if is_made_or_on_the_web(source):
         return f"{key_of(source, inputs)}-{key_of(source, inputs, 'content')}.zip"
-    content = [fingerprint(path) for path in behind(source, reading)]
-    by_content = key_of(Path(source).name, content, inputs) if content else ABSENT
+    by_content = key_of(Path(source).name, known["content"], inputs) if known else UNKNOWN
     return f"{key_of(source, inputs)}-{by_content}.zip"
 
 
 def _packed_before(folder: DriveFolder, name: str) -> str | None:
-    """The zip in the cache with the same content or, if the content is not here, the newest of the same name."""
+    """The zip in the cache with the same content or, if the content is unknown, the newest of the same name."""
     by_name, by_content = name.removesuffix(".zip").split("-")
-    return folder.newest(rf"{by_name}-.*" if by_content == ABSENT else rf".*-{by_content}\.zip")
+    return folder.newest(rf"{by_name}-.*" if by_content == UNKNOWN else rf".*-{by_content}\.zip")
