@@ -42,7 +42,7 @@ from pilotnet_sdnn.dataset.resizing import resize, resized_frames
 from pilotnet_sdnn.drive import synthetic
 from pilotnet_sdnn.drive.drive_zip import frame_member, open_drive, pack_drive, read_labels
 from pilotnet_sdnn.drive.labels import BadLabels, Label
-from pilotnet_sdnn.paths import DRIVE, PARAMS
+from pilotnet_sdnn.paths import DRIVES, PARAMS
 
 REAL = Path("../shared/data/udacity_ch2_001.zip")
 ROUND = 640  # frames
@@ -130,7 +130,7 @@ def peak_memory(count: int) -> None:
     """Linux only."""
     images = [jpeg(image, quality=20) for image, _ in synthetic.drive(100, seed=0)]
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        (path := Path(folder) / DRIVE).parent.mkdir(parents=True)
+        (path := Path(folder) / DRIVES / "1-0000000000000000.zip").parent.mkdir(parents=True)
         pack_drive(path, ((f"{number}.jpg", images[number % 100], 0.0) for number in range(count)), "synthetic")
         shutil.copy(PARAMS, folder)
         peaks = [0.0, 0.0]

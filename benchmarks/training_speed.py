@@ -1,6 +1,6 @@
 """What training costs: the fast path against stock lava-dl, against the ANN baseline, and its limits.
 
-    python benchmarks/training_speed.py [--threads 2] [--frames data/frames.h5] [--rounds 15]
+    python benchmarks/training_speed.py [--threads 2] [--frames data/frames] [--rounds 15]
 
 One iteration is 8 sequences of 16 frames, as in the tutorial. All sides take turns in every round, so
 what else the machine does hits them alike; printed are medians, and their ratios, beside the targets.

@@ -9,11 +9,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from pilotnet_sdnn.drive.archives import read_member
-from pilotnet_sdnn.drive.drive_zip import frame_member, open_drive, origin, read_labels
-from pilotnet_sdnn.drive.images import decode_frame
+from pilotnet_sdnn.dataset.store import read_frames
+from pilotnet_sdnn.drive.drive_zip import camera_images, open_drive, read_labels
 from pilotnet_sdnn.drive.synthetic_world import FRAME_RATE
-from pilotnet_sdnn.paths import ACTIVITY, DRIVE, EVALUATION_METRICS, OPERATIONS_METRICS, OPERATIONS_PLOT
+from pilotnet_sdnn.drive_files import drive_files
+from pilotnet_sdnn.paths import ACTIVITY, DRIVES, EVALUATION_METRICS, FRAMES, OPERATIONS_METRICS, OPERATIONS_PLOT
 
 PICTURE = Path(__file__).with_name("picture.png")
 PHOTOS = (0.15, 0.35, 0.55, 0.85)  # of the minute that is shown
@@ -27,9 +27,9 @@ def columns(path: Path) -> dict[str, list[str]]:
 
 
 def draw_frame(ax: Axes, number: int, degrees: float) -> None:
-    with open_drive(DRIVE) as drive:
-        member = frame_member(read_labels(drive)[number])
-        ax.imshow(decode_frame(read_member(drive, member), member))
+    frames = read_frames(FRAMES)
+    with open_drive(drive_files(DRIVES, "download")[frames.frames.place(number)[0]]) as drive:
+        ax.imshow(next(camera_images(drive, [read_labels(drive)[frames.numbers[number]]])))
     ax.set_title(f"{degrees:+.0f}°", fontsize=10)
     ax.axis("off")
 
@@ -68,8 +68,7 @@ def main() -> None:
     left, right = bottom.subplots(1, 2, width_ratios=(3, 2))
     draw_steering(left, activity)
     draw_operations(right, columns(OPERATIONS_PLOT))
-    with open_drive(DRIVE) as drive:
-        figure.suptitle(origin(drive), fontsize=10)
+    figure.suptitle(read_frames(FRAMES).origin, fontsize=10)
     figure.savefig(PICTURE, dpi=120)
 
 

@@ -243,7 +243,7 @@ def in_clone(clone, monkeypatch) -> Clone:
         ("src/pilotnet_sdnn/stages/train.py", True),
         ("src/pilotnet_sdnn/sdnn/losses.py", True),
         ("src/pilotnet_sdnn/dataset/augmentation.py", True),
-        ("data/frames.h5", True),
+        ("data/frames/1-0123456789abcdef.h5", True),
         ("src/pilotnet_sdnn/stages/evaluate.py", False),
         ("src/pilotnet_sdnn/team/report.py", False),
         ("src/pilotnet_sdnn/commands/report.py", False),

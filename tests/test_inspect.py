@@ -90,7 +90,13 @@ def test_stage_gives_the_same_bytes_with_any_number_of_threads(tmp_path, drive):
     written = []
     for threads in "1", "2":
         folder = tmp_path / threads
-        write_frames(folder / FRAMES, images, COUNT, lambda numbers: described, origin="a panned scenery")
+        write_frames(
+            folder / FRAMES / "1-0123456789abcdef.h5",
+            images,
+            COUNT,
+            lambda numbers: described,
+            origin="a panned scenery",
+        )
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
         command = [sys.executable, "-m", "pilotnet_sdnn.stages.inspect"]
         subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)

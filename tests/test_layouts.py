@@ -4,7 +4,6 @@ import zipfile
 
 import numpy as np
 import pytest
-from clone import TINY, clone_of_working_tree
 from drives import JPEG, one_line, write_folder, write_zip
 
 from pilotnet_sdnn.drive import sources
@@ -194,37 +193,14 @@ def test_frames_whose_names_would_end_a_name_in_data_txt(tmp_path, out):
     assert images == [b"a", b"b", b"c"]
 
 
-def test_several_drives_keep_their_order_and_their_frames_of_the_same_name(tmp_path, out, capsys):
-    files = {"driving_dataset/data.txt": "0.jpg 1\n1.jpg 2\n", **in_drive(b"a", 2)}
-    first = write_zip(tmp_path / "first.zip", files)
-    second = write_folder(tmp_path / "second", simulator("/home/me/"))
-    labels, images = fetched(out, [str(first), str(second), "synthetic"])
-    assert degrees(labels)[:5] == [1, 2, 0, -2.5, 25]
-    assert images[:2] == [b"a0", b"a1"]
-    assert [label.frame.split("/")[0] for label in labels] == ["1"] * 2 + ["2"] * 3 + ["3"] * 10
-    np.testing.assert_array_equal(segments(labels, 1, 1), [0] * 2 + [1] * 2 + [2] + [3] * 10)
-    printed = capsys.readouterr().out
-    assert "first.zip: Sully Chen 2017 layout, 2" in printed
-    assert "second: Udacity simulator layout, 3" in printed
-    with open_drive(out) as drive:
-        assert origin(drive).startswith("3 drives: first.zip; Udacity")
-        assert "Udacity simulator drive, 3 frames; synthetic road, seed 1, 10 frames" in origin(drive)
-
-
 def in_drive(content: bytes, count: int) -> dict[str, bytes]:
     return {f"driving_dataset/{i}.jpg": content + str(i).encode() for i in range(count)}
 
 
-def test_the_same_drives_give_the_same_bytes_wherever_they_are(tmp_path, out):
+def test_the_same_drive_gives_the_same_bytes_wherever_it_is(tmp_path, out):
     for place in ("here", "there"):
-        write_folder(tmp_path / place / "a", {"data.txt": SULLY_2018, **FRAMES})
-        write_folder(tmp_path / place / "b", simulator("/home/me/"))
-        fetched(tmp_path / f"{place}.zip", [str(tmp_path / place / "a"), str(tmp_path / place / "b")])
+        fetched(tmp_path / f"{place}.zip", str(write_folder(tmp_path / place / "b", simulator("/home/me/"))))
     assert (tmp_path / "here.zip").read_bytes() == (tmp_path / "there.zip").read_bytes()
-
-
-def test_one_drive_twice_is_refused(tmp_path, out):
-    one_line(lambda: fetched(out, ["synthetic", "synthetic"]), "'synthetic' appears twice")
 
 
 def test_columns_of_one_name_are_refused(tmp_path, out):
@@ -270,15 +246,3 @@ def test_real_drives_go_through(tmp_path, out, capsys, real_drive, real_labels):
     printed = capsys.readouterr().out
     assert "Sully Chen 2017 layout, 5,614 labelled frames" in printed
     assert "Sully Chen 2017 layout, 45,406 labelled frames" in printed
-
-
-def test_list_of_drives_from_the_command_line(tmp_path):
-    clone = clone_of_working_tree(tmp_path / "clone", **TINY)
-    for name in ("a", "b"):
-        write_zip(clone.path / f"{name}.zip", {"driving_dataset/data.txt": "0.jpg 1\n1.jpg 2\n", **in_drive(JPEG, 2)})
-    clone.commit("Two drives")
-    columns = ["-S", "csv_columns.frame=image", "-S", "csv_columns.angle=angle"]
-    printed = clone.run("dvc", "exp", "run", "-S", "source=[a.zip,b.zip]", *columns, "resize")
-    assert "b.zip: Sully Chen 2017 layout, 2 labelled frames" in printed
-    assert "4 labelled frames of 2 drives" in printed
-    assert "in 2 segments" in printed

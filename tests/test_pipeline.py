@@ -7,7 +7,7 @@ import pytest
 from clone import Clone
 
 OUTPUTS = [
-    "data/raw/driving_dataset.zip", "data/frames.h5", "models/network.pt", "models/network.net",
+    "data/raw", "data/frames", "models/network.pt", "models/network.net",
     "metrics/train.json", "metrics/evaluation.json", "metrics/operations.json", "plots/operations.md",
     "metrics/deployment.json", "plots/deployment.csv",
 ]  # fmt: skip

@@ -18,7 +18,8 @@ PACKAGE = Path("src/pilotnet_sdnn")
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 ENVIRONMENT = "data/environment.yaml"
 
-CHANGE_NO_OUTPUT = {f"{name}.py" for name in ("__init__", "errors", "interrupts", "params", "paths", "progress")}
+COMMON = ("__init__", "drive_files", "errors", "interrupts", "params", "paths", "progress")
+CHANGE_NO_OUTPUT = {f"{name}.py" for name in COMMON}
 PARAMS_THAT_CHANGE_NO_OUTPUT = {"checkpoint_minutes"}
 TRAINING = {"pretrain", "train", "calibrate"}
 MEASURING = {"export", "evaluate", "compare_ops", "simulate_loihi"}

@@ -187,7 +187,7 @@ def test_remote_that_is_missing_or_refuses_is_one_line(team, tmp_path):
         assert len(lines) == 2 and lines[1].startswith(says)
 
 
-@pytest.mark.parametrize(("stage", "missing"), [("train", "data/frames.h5"), ("export", "models/network.pt")])
+@pytest.mark.parametrize(("stage", "missing"), [("train", "data/frames"), ("export", "models/network.pt")])
 def test_stage_without_its_data_names_the_cure(team, tmp_path, stage, missing):
     other = team.colleague(tmp_path / "other")
     printed = other.run(sys.executable, "-m", f"pilotnet_sdnn.stages.{stage}", code=1)

@@ -255,8 +255,9 @@ def test_foreign_store_is_one_short_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     Path("data/text.h5").write_bytes(b"not hdf5")
-    for name in ("text.h5", "."):
-        refused_at_the_door(Path("data") / name)
+    refused_at_the_door(Path("data/text.h5"))
+    with pytest.raises(UserError, match=r"^data: no file of a drive in it; `dvc repro resize` makes them$"):
+        read_frames(Path("data"))
 
 
 def refused_at_the_door(path: Path) -> None:

@@ -8,8 +8,9 @@ PIPELINE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 
 ENVIRONMENT = Path("data/environment.yaml")
-DRIVE = Path("data/raw/driving_dataset.zip")
-FRAMES = Path("data/frames.h5")
+SOURCES = Path("data/sources.json")
+DRIVES = Path("data/raw")  # a zip for each drive
+FRAMES = Path("data/frames")  # a file for each drive
 ACTIVITY = Path("data/activity.npz")
 
 PRETRAINED = Path("models/pretrained.pt")

@@ -4,22 +4,21 @@ import argparse
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from zipfile import ZipFile
 
 import numpy as np
 import torch
+from PIL import Image
 
 from pilotnet_sdnn.dataset.road import open_dataset
 from pilotnet_sdnn.dataset.split import Split, Stretch
-from pilotnet_sdnn.drive.archives import read_member
-from pilotnet_sdnn.drive.drive_zip import frame_member, labels_name, open_drive, read_labels
-from pilotnet_sdnn.drive.images import decode_frame
+from pilotnet_sdnn.drive.drive_zip import camera_images, labels_name, open_drive, read_labels
 from pilotnet_sdnn.drive.labels import BadLabels
 from pilotnet_sdnn.drive.synthetic_world import FRAME_RATE
+from pilotnet_sdnn.drive_files import drive_files
 from pilotnet_sdnn.errors import UserError, exit_on_error
 from pilotnet_sdnn.measure.activity import TUTORIAL_SEQUENCE
 from pilotnet_sdnn.params import load_params
-from pilotnet_sdnn.paths import DRIVE, FRAMES, NETWORK
+from pilotnet_sdnn.paths import DRIVES, FRAMES, NETWORK
 from pilotnet_sdnn.progress import progress
 from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.geometry import layer_geometries
@@ -59,10 +58,10 @@ def main() -> None:
             else "state carried from frame to frame"
         )
         parts = [part(frame, dataset.split) for frame in range(*shown)]
-        with open_drive(DRIVE) as camera:
+        with open_drive(drive_files(DRIVES, "download")[drive.frames.place(shown.start)[0]]) as camera:
             labels = read_labels(camera, BadLabels(labels_name(camera), params.on_bad_frame))  # as resize reads them
-            files = [frame_member(labels[drive.numbers[frame]]) for frame in range(*shown)]
-            scenes = film(camera, files, dataset.angles[frames], parts, frames / FRAME_RATE, moments)
+            images = camera_images(camera, [labels[drive.numbers[frame]] for frame in range(*shown)])
+            scenes = film(images, dataset.angles[frames], parts, frames / FRAME_RATE, moments)
             video = pictures(scenes, macs, drive.origin, note)
             write_video(arguments.file, progress(video, total=len(frames), desc=str(arguments.file), unit="frame"))
     print(
@@ -104,16 +103,14 @@ def stretch(held_out: list[Stretch], segments: np.ndarray, start: float | None, 
 
 
 def film(
-    camera: ZipFile,
-    files: list[str],
+    images: Iterable[Image.Image],
     angles: np.ndarray,
     parts: list[str],
     seconds: np.ndarray,
     moments: Iterable[Moment],
 ) -> Iterator[Scene]:
-    """Each file's image together with what the network did in that frame."""
-    for file, angle, where, second, moment in zip(files, angles, parts, seconds, moments, strict=True):
-        seen = decode_frame(read_member(camera, file), f"{camera.filename}: {file}")
+    """Each image together with what the network did in that frame."""
+    for seen, angle, where, second, moment in zip(images, angles, parts, seconds, moments, strict=True):
         yield Scene(seen, float(angle), where, float(second), moment)
 
 

@@ -13,9 +13,11 @@ import signal
 import threading
 import time
 import zipfile
+from bisect import bisect_left
 from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import groupby, pairwise
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Semaphore
 from pathlib import Path
@@ -27,9 +29,10 @@ from PIL import Image
 from pilotnet_sdnn.dataset.prefetch import prefetch
 from pilotnet_sdnn.dataset.store import FRAME_SHAPE, Block
 from pilotnet_sdnn.drive.archives import read_member
-from pilotnet_sdnn.drive.drive_zip import frame_member
+from pilotnet_sdnn.drive.drive_zip import frame_member, video_of
 from pilotnet_sdnn.drive.images import decode_frame
 from pilotnet_sdnn.drive.labels import BadLabels, Label
+from pilotnet_sdnn.drive.videos import Index, Video, frames, index
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.interrupts import INTERRUPTS, interrupts_held
 
@@ -42,12 +45,23 @@ RETAINED_HEAP = 30 * 2**20  # bytes; glibc retains no more than 32 MB
 MAX_WARNINGS = 5  # bad frames that are logged one by one
 
 
+class Piece(NamedTuple):
+    """Frames of a video that one worker decodes: from a keyframe to before another, or to the end."""
+
+    video: Video
+    known: Index
+    first: int
+    stop: int
+    threads: int
+
+
 class Task(NamedTuple):
     """Labels whose frames one worker resizes."""
 
     first: int  # index of the first of them among the drive's labels
     labels: list[Label]
-    entries: list[zipfile.ZipInfo]  # where in the zip their frames are
+    entries: list[zipfile.ZipInfo]  # where in the zip their frames are, if they are images
+    piece: Piece | None = None  # where in a video they are
 
 
 class Resized(NamedTuple):
@@ -100,7 +114,7 @@ def _on_all_cores(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[Resiz
                     started = [pool.submit(os.getpid) for _ in range(cores)]  # a worker for each
                     for _ in started:
                         ready.acquire(timeout=START_SECONDS)
-                yield from prefetch(pool, _resize_frames, _tasks(drive, labels), max_pending=3 * cores)
+                yield from prefetch(pool, _resize_frames, _tasks(drive, labels, cores), max_pending=3 * cores)
             except BrokenProcessPool:
                 if ours.poll():
                     raise UserError(ours.recv()) from None
@@ -116,10 +130,32 @@ def _on_all_cores(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[Resiz
         ) from None
 
 
-def _tasks(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[Task]:
-    for first in range(0, len(labels), FRAMES_PER_TASK):
-        part = labels[first : first + FRAMES_PER_TASK]
-        yield Task(first, part, [drive.getinfo(frame_member(label)) for label in part])
+def _tasks(drive: zipfile.ZipFile, labels: list[Label], cores: int) -> Iterator[Task]:
+    first = 0
+    for _, group in groupby(labels, lambda label: label.drive):
+        run = list(group)
+        if video := video_of(drive, run[0]):
+            yield from _video_tasks(video, run, first, cores)
+        else:
+            for start in range(0, len(run), FRAMES_PER_TASK):
+                part = run[start : start + FRAMES_PER_TASK]
+                yield Task(first + start, part, [drive.getinfo(frame_member(label)) for label in part])
+        first += len(run)
+
+
+def _video_tasks(video: Video, labels: list[Label], first: int, cores: int) -> Iterator[Task]:
+    """The labelled frames of a video, cut at keyframes into pieces of at least `FRAMES_PER_TASK` frames."""
+    known = index(video)
+    cuts = [0]
+    for keyframe in known.keyframes:
+        if keyframe >= cuts[-1] + FRAMES_PER_TASK:
+            cuts.append(keyframe)
+    threads = cores if len(cuts) == 1 else 1
+    numbers = [label.number for label in labels]
+    for start, stop in pairwise([*cuts, max(known.total, numbers[-1] + 1)]):
+        begin, end = bisect_left(numbers, start), bisect_left(numbers, stop)
+        if begin < end:
+            yield Task(first + begin, labels[begin:end], [], Piece(video, known, start, numbers[end - 1] + 1, threads))
 
 
 class _Worker:
@@ -156,6 +192,8 @@ def _watch(parent: Connection) -> None:
 
 def _resize_frames(task: Task) -> Resized:
     """In a worker: read, decode and resize the frames of a task."""
+    if task.piece:
+        return _resize_piece(task, task.piece)
     drive = _Worker.drive
     drive.NameToInfo = {entry.filename: entry for entry in task.entries}
     good: list[int] = []
@@ -171,3 +209,23 @@ def _resize_frames(task: Task) -> Resized:
             problems.append((label.line, str(problem)))
     _Worker.started = 0.0
     return Resized((np.array(good, int), frames[: len(good)]), problems)
+
+
+def _resize_piece(task: Task, piece: Piece) -> Resized:
+    """In a worker: decode a piece of a video and resize its labelled frames."""
+    wanted = {label.number: at for at, label in enumerate(task.labels)}
+    resized: dict[int, np.ndarray] = {}
+    _Worker.frame, _Worker.started = f"{piece.video.where}: frame {piece.first}", time.monotonic()
+    for number, image in frames(piece.video, piece.known, piece.first, piece.stop, piece.threads):
+        _Worker.frame, _Worker.started = f"{piece.video.where}: frame {number + 1}", time.monotonic()
+        if number in wanted:
+            resized[wanted[number]] = resize(image)
+    _Worker.started = 0.0
+    problems = [
+        (label.line, f"{piece.video.where}: frame {label.number} cannot be decoded (data.txt line {label.line})")
+        for at, label in enumerate(task.labels)
+        if at not in resized
+    ]
+    good = sorted(resized)
+    block = np.stack([resized[at] for at in good]) if good else np.empty((0, *FRAME_SHAPE), np.uint8)
+    return Resized((task.first + np.array(good, int), block), problems)

@@ -32,10 +32,10 @@ class Dataset(NamedTuple):
 
 
 def open_dataset(path: Path, sequence: int, split: str) -> Dataset:
-    """Open data/frames.h5, repair its labels and split it.
+    """Open data/frames, repair its labels and split it.
 
     Args:
-        path: the file that stage resize writes.
+        path: the folder that stage resize writes.
         sequence: frames in a sequence.
         split: "blocked" or "random". With "random", lava-dl's split, the first label of a sequence is never repaired.
 

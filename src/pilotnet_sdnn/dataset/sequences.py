@@ -5,10 +5,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
-from pilotnet_sdnn.dataset.store import FRAME_SHAPE
+from pilotnet_sdnn.dataset.store import FRAME_SHAPE, StoredFrames
 from pilotnet_sdnn.errors import UserError
 
 
@@ -19,17 +18,18 @@ class Sequences:
     pages of a map count as memory in use, and one call per sequence is faster than a page fault every few frames.
     """
 
-    def __init__(self, frames: h5py.Dataset, starts: np.ndarray, length: int) -> None:
+    def __init__(self, frames: StoredFrames, starts: np.ndarray, length: int) -> None:
         """Args:
         frames: `Frames.frames`.
-        starts: (S,) index of each sequence's first frame.
+        starts: (S,) index of each sequence's first frame. A sequence stays within a drive.
         length: T, frames in a sequence.
         """
         self.starts = starts
         self.length = length
-        self._file = Path(frames.file.filename).open("rb", buffering=0)  # noqa: SIM115, open as long as this object
-        self._offset = frames.id.get_offset()
-        self._lock = threading.Lock()  # guards the position in the file
+        self._frames = frames
+        self._files = [Path(drive.file.filename).open("rb", buffering=0) for drive in frames.files]  # noqa: SIM115
+        self._offsets = [drive.id.get_offset() for drive in frames.files]
+        self._lock = threading.Lock()  # guards the positions in the files
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -51,9 +51,11 @@ class Sequences:
         frames = np.empty((*np.shape(starts), self.length, *FRAME_SHAPE), np.uint8)
         with self._lock:
             for start, into in zip(np.ravel(starts), frames.reshape(-1, self.length, *FRAME_SHAPE), strict=True):
-                self._file.seek(self._offset + int(start) * math.prod(FRAME_SHAPE))
-                if self._file.readinto(into) != into.nbytes:
-                    raise UserError(f"{self._file.name}: the file was truncated; `dvc repro resize` rebuilds it")
+                drive, first = self._frames.place(start)
+                file = self._files[drive]
+                file.seek(self._offsets[drive] + first * math.prod(FRAME_SHAPE))
+                if file.readinto(into) != into.nbytes:
+                    raise UserError(f"{file.name}: the file was truncated; `dvc repro resize` rebuilds it")
         return frames
 
 

@@ -1,6 +1,6 @@
-"""The packed 33x100 frames of a drive in one file.
+"""The packed 33x100 frames of the drives, a file for each in data/frames.
 
-data/frames.h5 holds the N readable frames in the order of time:
+A file holds the N readable frames of its drive in the order of time:
     frames    uint8 (N, 33, 100, 3), contiguous, so that a sequence is one read
     angles    float32 (N,), radians as labelled
     segments  int32 (N,), number of the frame's segment: a piece of the drive without a gap
@@ -8,15 +8,17 @@ data/frames.h5 holds the N readable frames in the order of time:
 The attributes are `skipped`, the number of bad frames left out, and `origin` and `labels_sha256`, which name the drive.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
+from pilotnet_sdnn.drive_files import drive_files
 from pilotnet_sdnn.errors import UserError, check_present, counted, one_line, printable, shortened
 from pilotnet_sdnn.files import atomic_write
+from pilotnet_sdnn.params import joint_name
 
 FRAME_SHAPE = (33, 100, 3)  # height, width, RGB
 FRAMES_PER_READ = 1024  # 10 MB
@@ -30,15 +32,65 @@ DATASETS: dict[str, tuple[type, tuple[int, ...]]] = {  # dtype, and shape of an 
 Block = tuple[np.ndarray, np.ndarray]  # label numbers (n,) and their frames (n, 33, 100, 3) uint8
 
 
-class Frames(NamedTuple):
-    """The content of data/frames.h5."""
+class StoredFrames:
+    """The frames of all drives, one after another, indexed as one array (N, 33, 100, 3) uint8; each index reads."""
 
-    frames: h5py.Dataset  # (N, 33, 100, 3) uint8; indexing reads from the file
-    angles: np.ndarray  # (N,) float32 radians, as labelled
-    segments: np.ndarray  # (N,) int32
-    numbers: np.ndarray  # (N,) int32
+    def __init__(self, files: list[h5py.Dataset]) -> None:
+        """
+        Args:
+            files: the frames of each drive, as stored.
+        """
+        self.files = files
+        self.starts = np.cumsum([0, *map(len, files)])  # of each drive, and the end
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def place(self, frame: int) -> tuple[int, int]:
+        """The index of a frame's drive, and the frame's index in it."""
+        drive = int(np.searchsorted(self.starts, frame, "right")) - 1
+        return drive, int(frame - self.starts[drive])
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """
+        Args:
+            key: a frame or a slice of frames, alone or followed by indices of rows, columns and colours.
+        """
+        chosen, *rest = key if isinstance(key, tuple) else (key,)
+        if not isinstance(chosen, slice):
+            drive, frame = self.place(range(len(self))[chosen])
+            return self.files[drive][(frame, *rest)]
+        first, last, step = chosen.indices(len(self))
+        if step != 1:
+            raise IndexError("frames are read in steps of 1")
+        parts = []
+        for start, file in zip(self.starts[:-1], self.files, strict=True):
+            begin, end = np.clip((first - start, last - start), 0, len(file))
+            if begin < end:
+                parts.append(file[(slice(begin, end), *rest)])
+        if not parts:
+            return self.files[0][(slice(0, 0), *rest)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+class DriveRange(NamedTuple):
+    """The frames of one drive among those of all."""
+
     origin: str  # name of the drive
+    start: int
+    stop: int  # the frame after its last
+
+
+class Frames(NamedTuple):
+    """The content of data/frames: N frames of all drives, in the order of `source`."""
+
+    frames: StoredFrames
+    angles: np.ndarray  # (N,) float32 radians, as labelled
+    segments: np.ndarray  # (N,) int32, counted through all drives
+    numbers: np.ndarray  # (N,) int32, of each frame's label in its drive
+    origin: str  # names of the drives
     skipped: int  # bad frames left out
+    drives: Sequence[DriveRange] = ()
 
 
 def write_frames(
@@ -49,7 +101,7 @@ def write_frames(
     skipped: int = 0,
     **attributes: str,
 ) -> None:
-    """Write data/frames.h5, a block at a time.
+    """Write the file of one drive, a block at a time.
 
     Args:
         path: the file.
@@ -98,14 +150,44 @@ def _shorten(path: Path, length: int) -> None:
 
 
 def read_frames(path: Path) -> Frames:
-    """Open data/frames.h5 without reading its frames.
+    """Open data/frames, or the file of one drive, without reading the frames.
 
-    What the file declares is checked before anything of that size is allocated.
+    What a file declares is checked before anything of that size is allocated.
 
     Raises:
-        UserError: it is missing or damaged, or not what `write_frames` writes.
+        UserError: a file is missing or damaged, or not what `write_frames` writes.
     """
     check_present(path, "resize")
+    drives = [_read_drive(file) for file in (drive_files(path, "resize") if path.is_dir() else [path])]
+    counts = [len(drive.angles) for drive in drives]
+    stops = np.cumsum(counts).tolist()
+    before = np.cumsum([0, *(drive.segments[-1] + 1 for drive in drives[:-1])])
+    return Frames(
+        StoredFrames([drive.frames for drive in drives]),
+        np.concatenate([drive.angles for drive in drives]),
+        np.concatenate([drive.segments for drive in drives]) + np.repeat(before, counts).astype(np.int32),
+        np.concatenate([drive.numbers for drive in drives]),
+        joint_name([drive.origin for drive in drives]),
+        sum(drive.skipped for drive in drives),
+        [
+            DriveRange(drive.origin, stop - count, stop)
+            for drive, count, stop in zip(drives, counts, stops, strict=True)
+        ],
+    )
+
+
+class _DriveFrames(NamedTuple):
+    """The content of the file of one drive, as in `Frames`."""
+
+    frames: h5py.Dataset
+    angles: np.ndarray
+    segments: np.ndarray
+    numbers: np.ndarray
+    origin: str
+    skipped: int
+
+
+def _read_drive(path: Path) -> _DriveFrames:
     try:
         store = h5py.File(path)
         frames, *labels = (_dataset(store, path, name, *expected) for name, expected in DATASETS.items())
@@ -126,7 +208,7 @@ def read_frames(path: Path) -> Frames:
     except Exception as error:  # damaged bytes make h5py raise any of a dozen exceptions
         reason = shortened(one_line(error), 120)
         raise UserError(f"{path}: not a readable frames file ({reason}); `dvc repro resize` rebuilds it") from None
-    return Frames(frames, angles, segments, numbers, printable(origin[:200]), int(skipped))
+    return _DriveFrames(frames, angles, segments, numbers, printable(origin[:200]), int(skipped))
 
 
 def _dataset(store: h5py.File, path: Path, name: str, dtype: type, shape: tuple[int, ...]) -> h5py.Dataset:

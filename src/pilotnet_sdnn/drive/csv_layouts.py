@@ -62,7 +62,7 @@ def read_csv(archive: Archive, folder: str, names: list[str], reading: Reading) 
         return _at_other_times(archive, folder, tables, files, reading)
     rows = read_rows(table, columns, reading.csv_camera, files.names_one)
     bad = BadLabels(table.where, reading.on_bad_frame)
-    degrees, unit = _unit(rows, table, reading)
+    degrees, unit = angles_in_degrees(rows, table, str(columns["angle"]), reading)
     said = [*table.detected, unit]
     if columns["time"] is not None:
         times = parse_times([row.time for row in rows])
@@ -94,7 +94,7 @@ def _at_other_times(archive: Archive, folder: str, tables: list[Table], files: F
     # angles
     rows = read_rows(table, {"angle": columns["angle"], "time": columns["time"]}, None, files.names_one)
     bad = BadLabels(table.where, reading.on_bad_frame)
-    degrees, unit = _unit(rows, table, reading)
+    degrees, unit = angles_in_degrees(rows, table, str(columns["angle"]), reading)
     times = parse_times([row.time for row in rows])
     samples = _labels(_with_times(rows, times), table, None, degrees, bad)
     known = np.isfinite([sample.degrees for sample in samples])
@@ -163,7 +163,9 @@ def _having(tables: list[Table], columns: Columns) -> Table | None:
     return having[0] if having else None
 
 
-def _unit(rows: list[Row], table: Table, reading: Reading) -> tuple[Callable[[str], float], str]:
+def angles_in_degrees(
+    rows: list[Row], table: Table, column: str, reading: Reading
+) -> tuple[Callable[[str], float], str]:
     """What turns an angle into degrees, and what it is; detected where `csv_unit` does not say it.
 
     Raises:
@@ -171,7 +173,7 @@ def _unit(rows: list[Row], table: Table, reading: Reading) -> tuple[Callable[[st
     """
     unit = reading.csv_unit
     if unit is None:
-        column = str(reading.csv_columns["angle"]).lower()
+        column = column.lower()
         sizes = [abs(float(row.angle)) for row in rows if NUMBER.fullmatch(row.angle)]
         usual = float(np.quantile(sizes, 0.99)) if sizes else 0.0  # a few wild values say nothing
         if "deg" in column or "rad" in column:

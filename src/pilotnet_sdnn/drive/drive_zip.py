@@ -2,13 +2,20 @@
 
 import hashlib
 import math
+import re
+import struct
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
+from urllib.parse import quote
+
+from PIL import Image
 
 from pilotnet_sdnn.drive.archives import open_zip, quoted, read_member
 from pilotnet_sdnn.drive.images import decode_frame
 from pilotnet_sdnn.drive.labels import BadLabels, Label, decode_text, format_label, parse_labels
+from pilotnet_sdnn.drive.videos import Video, frames, index, is_video, video_in_zip
 from pilotnet_sdnn.errors import UserError, printable
 
 FOLDER = "driving_dataset"
@@ -56,8 +63,8 @@ def read_labels(drive: zipfile.ZipFile, bad: BadLabels | None = None) -> list[La
     for label in parse_labels(decode_text(read_member(drive, LABELS), where), where, bad, packed=True):
         if math.isnan(label.degrees):
             continue
-        if frame_member(label) not in members:
-            bad.add(label.line, f"no {quoted(frame_member(label))} in the zip")
+        if holder(label) not in members:
+            bad.add(label.line, f"no {quoted(holder(label))} in the zip")
             continue
         labels.append(label)
     bad.check()
@@ -76,12 +83,66 @@ def frame_member(label: Label) -> str:
     return f"{FOLDER}/{label.frame}"
 
 
+def packed_name(name: str) -> str:
+    """The name of a file as data.txt can hold it: without spaces."""
+    return re.sub(r"[\s%]|^#", lambda found: quote(found[0]), name)
+
+
+def holder(label: Label) -> str:
+    """The file of the zip that holds a label's frame: an image, or a video whose name is the frame's folder."""
+    return f"{FOLDER}/{label.drive}" if is_video(label.drive) else frame_member(label)
+
+
+def video_of(drive: zipfile.ZipFile, label: Label) -> Video | None:
+    """The video that holds a label's frame; None if the frame is an image.
+
+    Raises:
+        UserError: the zip is damaged, or the video in it is compressed.
+    """
+    if not is_video(label.drive):
+        return None
+    where, entry = f"{drive.filename}: {quoted(holder(label))}", drive.getinfo(holder(label))
+    with Path(str(drive.filename)).open("rb") as file:
+        file.seek(entry.header_offset)
+        header = file.read(30)
+    if len(header) < 30 or entry.compress_type != zipfile.ZIP_STORED:
+        raise UserError(f"{where} is compressed or damaged; get the drive again")
+    name_length, extra_length = struct.unpack("<HH", header[26:30])
+    start = entry.header_offset + 30 + name_length + extra_length
+    return video_in_zip(str(drive.filename), start, entry.file_size, holder(label))
+
+
+def camera_images(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[Image.Image]:
+    """The images of labelled frames as the camera took them; those of a video are read in one go.
+
+    Raises:
+        UserError: a frame cannot be read.
+    """
+    for _, group in groupby(labels, lambda label: label.drive):
+        run = list(group)
+        video = video_of(drive, run[0])
+        if video is None:
+            for label in run:
+                member = frame_member(label)
+                yield decode_frame(read_member(drive, member), f"{drive.filename}: {member}")
+            continue
+        known, wanted = index(video), [label.number for label in run]
+        first = max(frame for frame in known.keyframes if frame <= wanted[0])
+        found = dict.fromkeys(wanted)
+        decoded = (pair for pair in frames(video, known, first, wanted[-1] + 1) if pair[0] in found)
+        for number in wanted:
+            at, image = next(decoded, (None, None))
+            if at != number or image is None:
+                raise UserError(f"{video.where}: frame {number} cannot be decoded")
+            yield image
+
+
 def odd_shapes(drive: zipfile.ZipFile, labels: list[Label]) -> list[str]:
     """A warning for each drive whose first frame has a shape unlike Sully Chen's, because resizing distorts it."""
     lines = []
     for label in reversed({label.drive: label for label in reversed(labels)}.values()):
         try:
-            width, height = decode_frame(read_member(drive, frame_member(label)), label.frame).size
+            width, height = next(camera_images(drive, [label])).size
         except UserError:  # stage resize reports it
             continue
         if abs(width / height / SHAPE - 1) > 0.1:
@@ -116,6 +177,13 @@ def pack_drive(
                 drive.writestr(zipfile.ZipInfo(f"{FOLDER}/{name}"), jpeg)
             lines.append(format_label(Label(name, degrees, 0, *more)))
         drive.writestr(zipfile.ZipInfo(LABELS), "".join(lines))
+
+
+def content_digest(path: Path) -> str:
+    """A checksum of a zip's list of files with their sizes and CRC-32, and of its comment."""
+    with open_zip(path) as drive:
+        entries = [(entry.filename, entry.file_size, entry.CRC) for entry in drive.infolist()]
+        return hashlib.sha256(repr((entries, drive.comment)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def labels_sha256(drive: zipfile.ZipFile) -> str:

@@ -36,12 +36,12 @@ def read_layout(archive: Archive, reading: Reading, table: str | None = None) ->
         UserError: there are no labels, or they are invalid.
     """
     if table and table.lower().endswith(".txt"):
-        return _checked(_sully_chen(archive, table, reading), reading)
+        return checked(_sully_chen(archive, table, reading), reading)
     places = [table.rpartition("/")[0] + "/" * ("/" in table)] if table else _folders(archive)
     for folder in places:
         drive = _in_folder(archive, folder, table and table.rpartition("/")[2], reading)
         if drive:
-            return _checked(drive, reading)
+            return checked(drive, reading)
     raise UserError(_nothing_found(archive))
 
 
@@ -128,7 +128,7 @@ def _sully_chen(archive: Archive, name: str, reading: Reading) -> Drive:
     return Drive(layout, folder, labels, bad, detected, as_stored=True)
 
 
-def _checked(drive: Drive, reading: Reading) -> Drive:
+def checked(drive: Drive, reading: Reading) -> Drive:
     """The drive with `label_sign` applied, if it has a usable label."""
     drive.bad.check()
     degrees = {label.degrees for label in drive.labels if not math.isnan(label.degrees)}

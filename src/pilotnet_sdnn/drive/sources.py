@@ -6,14 +6,12 @@ Every source becomes the same kind of zip, checked before it gets its name.
 import io
 import math
 import os
-import re
 import shutil
 import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
 from PIL import Image
 
@@ -29,20 +27,24 @@ from pilotnet_sdnn.drive.drive_zip import (
     open_drive,
     origin,
     pack_drive,
+    packed_name,
     read_labels,
 )
 from pilotnet_sdnn.drive.http import download
 from pilotnet_sdnn.drive.labels import BadLabels, same_labels
-from pilotnet_sdnn.drive.layouts import read_layout
+from pilotnet_sdnn.drive.layouts import checked, read_layout
 from pilotnet_sdnn.drive.reading import Drive, Reading
+from pilotnet_sdnn.drive.video_labels import find_videos, pack_videos, read_videos
 from pilotnet_sdnn.errors import UserError, counted, one_line, printable, shortened, without_password
 from pilotnet_sdnn.files import atomic_write
-from pilotnet_sdnn.params import joint_name, synthetic_name
+from pilotnet_sdnn.params import synthetic_name
 from pilotnet_sdnn.paths import repository
 from pilotnet_sdnn.progress import progress
 
 # The dataset of lava-dl's tutorial, MIT licence: https://github.com/SullyChen/driving-datasets
 PILOTNET_URL = "https://drive.google.com/uc?id=1Ue4XohCOV5YXy57S_5tDfCVqzLr101M7"
+
+WEB = ("http://", "https://")
 
 DEFAULTS = Reading()
 
@@ -55,38 +57,39 @@ class Source(NamedTuple):
     drive: Drive
 
 
-def fetch(source: str | list[str], path: Path, frames: int, seed: int, reading: Reading = DEFAULTS) -> None:
-    """Write a drive, or several one after another, to `path`.
+def fetch(source: str, path: Path, frames: int, seed: int, reading: Reading = DEFAULTS) -> None:
+    """Write a drive to `path`.
 
     Args:
         source: "synthetic", "pilotnet", an http(s) URL of a zip, or the path of a zip, a folder or a csv in
-            a folder; or a list of these.
+            a folder.
         path: the zip to write.
         frames: length of the synthetic drive.
         seed: seed of the synthetic drive.
         reading: how to read zips and folders.
 
     Raises:
-        UserError: a source cannot be reached or is not a drive; `path` stays as it was.
+        UserError: the source cannot be reached or is not a drive; `path` stays as it was.
     """
-    names = [source] if isinstance(source, str) else source
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"params.yaml: source: {quoted(without_password(twice[0]))} appears twice")
     synthetic_zip = path.with_name(".synthetic.zip.tmp")
     max_bytes = int(reading.max_gigabytes * 1e9)
     with atomic_write(path) as temporary:
         try:
-            drives = [_source(name, _local(name, synthetic_zip, frames, seed, max_bytes), reading) for name in names]
-            if len(drives) == 1 and _packed(drives[0]):
-                shutil.copyfile(drives[0].archive.where, temporary)
+            local = _local(source, synthetic_zip, frames, seed, max_bytes)
+            videos = find_videos(local)
+            found = _source(source, local, videos, reading)
+            if videos:
+                _check_size(videos, max_bytes)
+                pack_videos(temporary, [video for video, _ in videos], found.drive.labels, _origin(found))
+            elif _packed(found):
+                shutil.copyfile(found.archive.where, temporary)
             else:
-                _pack(drives, temporary, max_bytes)
+                pack_drive(temporary, _shots(found, max_bytes), _origin(found))
             _read_back(temporary, path, reading)
         finally:
             synthetic_zip.unlink(missing_ok=True)
-    for drive in drives:
-        if drive.drive.bad.count:
-            print(drive.drive.bad)
+    if found.drive.bad.count:
+        print(found.drive.bad)
 
 
 def _local(source: str, synthetic_zip: Path, frames: int, seed: int, max_bytes: int) -> Path:
@@ -96,19 +99,38 @@ def _local(source: str, synthetic_zip: Path, frames: int, seed: int, max_bytes: 
         return synthetic_zip
     if source == "pilotnet":
         return download(PILOTNET_URL, partial(_check, labels_checksum=PILOTNET_LABELS_SHA256), max_bytes)
-    if source.startswith(("http://", "https://")):
+    if source.startswith(WEB):
         return download(source, _check, max_bytes)
-    try:
-        path = (repository() / Path(source).expanduser()).resolve()  # relative paths start at the repository
-        if path.exists():
-            return path
-        reason = f"looked for {quoted(str(path))}"
-    except (OSError, RuntimeError, ValueError) as error:  # a link loop, ~nobody, a NUL
-        reason = shortened(one_line(error), 100)
+    path, reason = _resolved(source)
+    if path:
+        return path
     raise UserError(
         f"params.yaml: source: {quoted(source)} is neither synthetic, pilotnet, a URL nor an existing file or folder "
         f"({reason})"
     )
+
+
+def behind(source: str, reading: Reading) -> list[Path]:
+    """The files and folders that a local source consists of; empty for another kind of source, or if it is not here."""
+    path = None if is_made_or_on_the_web(source) else _resolved(source)[0]
+    if path is None or not path.is_file():
+        return [path] if path else []
+    if videos := find_videos(path):
+        return list(videos[0])
+    return [_with_frames(path.parent, reading)] if path.suffix.lower() in (".csv", ".txt") else [path]
+
+
+def is_made_or_on_the_web(source: str) -> bool:
+    return source in ("synthetic", "pilotnet") or source.startswith(WEB)
+
+
+def _resolved(source: str) -> tuple[Path | None, str]:
+    """The existing path of a source, or why there is none."""
+    try:
+        path = (repository() / Path(source).expanduser()).resolve()  # relative paths start at the repository
+        return (path, "") if path.exists() else (None, f"looked for {quoted(str(path))}")
+    except (OSError, RuntimeError, ValueError) as error:  # a link loop, ~nobody, a NUL
+        return None, shortened(one_line(error), 100)
 
 
 def _synthetic(frames: int, seed: int) -> Iterator[tuple[str, bytes, float]]:
@@ -119,10 +141,20 @@ def _synthetic(frames: int, seed: int) -> Iterator[tuple[str, bytes, float]]:
         yield f"{number}.jpg", jpeg.getvalue(), degrees
 
 
-def _source(name: str, path: Path, reading: Reading) -> Source:
-    """The drive at a path: a zip, a folder, or a csv in a folder."""
+def _check_size(videos: list[tuple[Path, Path]], max_bytes: int) -> None:
+    if sum(video.stat().st_size for video, _ in videos) > max_bytes:
+        raise UserError(
+            f"{videos[0][0]}: more than max_gigabytes allows ({max_bytes / 1e9:g}); raise it in params.yaml"
+        )
+
+
+def _source(name: str, path: Path, videos: list[tuple[Path, Path]], reading: Reading) -> Source:
+    """The drive at a path: videos, a zip, a folder, or a csv in a folder."""
     archive: Archive
-    if path.is_dir():
+    table: str | None
+    if videos:
+        archive, table = FolderArchive(videos[0][0].parent), None
+    elif path.is_dir():
         archive, table = FolderArchive(path), None
     elif path.suffix.lower() in (".csv", ".txt"):
         folder = _with_frames(path.parent, reading)
@@ -131,7 +163,7 @@ def _source(name: str, path: Path, reading: Reading) -> Source:
         archive, table = ZipArchive(path, int(reading.max_gigabytes * 1e9)), None
     else:
         raise UserError(f"{path}: neither a file nor a folder")
-    drive = read_layout(archive, reading, table)
+    drive = checked(read_videos(videos, reading), reading) if videos else read_layout(archive, reading, table)
     name = printable(without_password(name))
     print("; ".join([f"{name}: {drive.layout} layout, {counted(_frames(drive), 'labelled frame')}", *drive.detected]))
     if warning := same_labels(drive.labels):
@@ -156,11 +188,6 @@ def _packed(source: Source) -> zipfile.ZipFile | None:
     return None
 
 
-def _pack(sources: list[Source], path: Path, max_bytes: int) -> None:
-    """Write drives one after another as one, each in a folder of its own if there are several."""
-    pack_drive(path, _shots(sources, max_bytes), joint_name([_origin(source) for source in sources]))
-
-
 def _origin(source: Source) -> str:
     name = Path(source.name).name
     if packed := _packed(source):
@@ -168,15 +195,11 @@ def _origin(source: Source) -> str:
     return f"{SIMULATOR} drive, {counted(_frames(source.drive), 'frame')}" if source.drive.layout == SIMULATOR else name
 
 
-def _shots(sources: list[Source], max_bytes: int) -> Iterator[Shot]:
-    """The frames and labels of drives as `pack_drive` takes them."""
-    shots = ((at, source, label) for at, source in enumerate(sources, 1) for label in source.drive.labels)
+def _shots(source: Source, max_bytes: int) -> Iterator[Shot]:
+    """The frames and labels of a drive as `pack_drive` takes them."""
+    _, archive, drive = source
     size = 0
-    for at, (_, archive, drive), label in progress(
-        shots, total=sum(len(source.drive.labels) for source in sources), desc="packing the drive", unit="frame"
-    ):
-        frame = re.sub(r"[\s%]|^#", lambda found: quote(found[0]), label.frame)  # these end a name in data.txt
-        name = f"{at}/{frame}" if len(sources) > 1 else frame
+    for label in progress(drive.labels, desc="packing the drive", unit="frame"):
         image, problem = None, label.problem
         if not math.isnan(label.degrees):
             try:
@@ -185,7 +208,7 @@ def _shots(sources: list[Source], max_bytes: int) -> Iterator[Shot]:
                 drive.bad.add(label.line, str(error))
                 drive.bad.check()
                 problem = f"line {label.line}: {str(error).removeprefix(f'{archive.where}: ')}"
-        yield name, image, math.nan if image is None else label.degrees, label.time, problem
+        yield packed_name(label.frame), image, math.nan if image is None else label.degrees, label.time, problem
         size += len(image or b"")
         if size > max_bytes:
             raise UserError(

@@ -1,12 +1,13 @@
-"""Write the drives named by `source` to data/raw/driving_dataset.zip."""
+"""Write the drives named by `source` to data/raw, a zip each; those packed before come from DVC's cache."""
 
+from pilotnet_sdnn.drive.collection import fetch_all
 from pilotnet_sdnn.drive.drive_zip import labels_name, odd_shapes, open_drive, origin, read_labels
 from pilotnet_sdnn.drive.labels import BadLabels
 from pilotnet_sdnn.drive.reading import Reading
-from pilotnet_sdnn.drive.sources import fetch
+from pilotnet_sdnn.drive_files import drive_folder
 from pilotnet_sdnn.errors import counted, exit_on_error
 from pilotnet_sdnn.params import load_params
-from pilotnet_sdnn.paths import DRIVE
+from pilotnet_sdnn.paths import DRIVES
 
 
 def main() -> None:
@@ -21,16 +22,16 @@ def main() -> None:
         csv_frames=params.csv_frames,
         label_sign=params.label_sign,
     )
-    fetch(params.source, DRIVE, params.synthetic_frames, params.seed, reading)
-    with open_drive(DRIVE) as drive:
-        labels = read_labels(drive, BadLabels(labels_name(drive), params.on_bad_frame))
-        drives = len({label.drive for label in labels})
-        print(
-            f"{DRIVE}: {origin(drive)}, {counted(len(labels), 'labelled frame')}"
-            + f" of {drives} drives" * (drives > 1)
-        )
-        for warning in odd_shapes(drive, labels):
-            print(f"warning: {warning}")
+    sources = [params.source] if isinstance(params.source, str) else params.source
+    with drive_folder(DRIVES) as folder:
+        packed = fetch_all(sources, folder, params.synthetic_frames, params.seed, reading)
+    for path in packed:
+        with open_drive(path) as drive:
+            labels = read_labels(drive, BadLabels(labels_name(drive), params.on_bad_frame))
+            print(f"{path}: {origin(drive)}, {counted(len(labels), 'labelled frame')}")
+            for warning in odd_shapes(drive, labels):
+                print(f"warning: {warning}")
+    print(f"{DRIVES}: {counted(len(sources), 'drive')}, {len(packed)} packed now")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from pilotnet_sdnn.paths import ENVIRONMENT
 
 UV_LOCK = Path("uv.lock")
 LIBRARIES = (
-    "h5py", "lava-dl", "lava-nc", "matplotlib", "numpy", "opencv-python-headless", "pillow", "scipy", "simplejpeg",
-    "torch",
+    "av", "h5py", "lava-dl", "lava-nc", "matplotlib", "numpy", "opencv-python-headless", "pillow", "scipy",
+    "simplejpeg", "torch",
 )  # fmt: skip
 
 
