@@ -103,7 +103,11 @@ class Network:
         target.row_vectors = max(int(sums.max()) + 1, target.width + target.taps - 1) * target.vectors
         source.column_weight = self._kept(places % stride * pairs * target.vectors)
         source.column_target = self._kept(sums * target.vectors)
-        source.column_fan_out = self._kept(kernel.fan_out(1, source.width, target.width))
+        fewer = places % stride + (target.taps - 1) * stride >= width
+        source.column_fewer = self._kept(fewer)
+        source.fewer_first = int((~fewer).sum()) * source.height * _groups(source, target) + LANES
+        fan_out = kernel.fan_out(1, source.width, target.width)
+        source.column_fan_out = self._kept(fan_out.repeat(source.channels) if number == 1 else fan_out)
         source.row_fan_out = self._kept(kernel.fan_out(0, source.height, target.height) * outputs // kernel.groups)
 
     def _aligned(self, count: int, dtype: Any) -> np.ndarray:
@@ -111,8 +115,8 @@ class Network:
         return self._kept_alive[-1]
 
     def _kept(self, values: np.ndarray) -> int:
-        kept = self._aligned(len(values), np.int32)
-        kept[:] = values
+        kept = self._aligned(len(values) + PAIRS, np.int32)  # read as many at once
+        kept[: len(values)] = values
         return kept.ctypes.data
 
 
@@ -165,8 +169,10 @@ class Stream:
         self._sigma = [aligned(n.height * n.width * n.vectors * LANES, np.int32) for n in layers[1:]]
         self._sent = [np.zeros(network.frame_shape, np.int16)]
         self._sent += [aligned(memory.size, np.int32) for memory in self._sigma]
-        sums = aligned(max(layer.row_vectors for layer in layers[1:]) * LANES, np.int32)
-        row = np.zeros(network.frame_shape[1:], np.int16)
+        sums = aligned((max(layer.row_vectors for layer in layers[1:]) + 1) * LANES, np.int32)
+        row = aligned(
+            network.frame_shape[1] * network.frame_shape[2] + 2 * LANES, np.int16
+        )  # read a cache line at once
         lists = [_event_lists(layers, first) for first in (0, 1)]
         neurons = (NeuronsStruct * count)(
             *(
@@ -231,15 +237,16 @@ def _event_lists(layers: Any, first: int) -> list[np.ndarray]:
     """Room for all events of any of the layers `first`, `first + 2` and so on: the fields of EventsStruct."""
     senders = list(itertools.pairwise(layers))[first::2]
     rows = max((source.height for source, _ in senders), default=0) + 1
-    room = max((_groups(*pair) for pair in senders), default=0) + PAIRS  # a whole Vector is written at once
+    room = max((source.height * source.width * _groups(source, target) for source, target in senders), default=0)
+    room += 2 * LANES  # a whole Vector is written at once
     large = max((source.height * source.width * source.channels for source, _ in senders[first == 0 :]), default=0)
     pairs = max((target.pairs for _, target in senders), default=1)
-    return [aligned(n, np.int32) for n in (rows, rows, pairs * room, room, room, large, large, large)]
+    return [aligned(n, np.int32) for n in (rows, rows, rows, pairs * room, room, room, large, large, large)]
 
 
 def _groups(source: LayerStruct, target: LayerStruct) -> int:
-    """The events of a layer when every neuron sends, channels taken together that meet in one multiplication."""
-    return source.height * source.width * -(-source.channels // (2 * target.pairs))
+    """The events of a pixel of which every channel sends: channels that meet in one multiplication are one."""
+    return -(-source.channels // (2 * target.pairs))
 
 
 def _clipped(value: int, dtype: Any) -> int:
