@@ -9,6 +9,7 @@ import ctypes
 import functools
 import itertools
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +59,11 @@ class Network:
             self._describe_neurons(self.layers[number], layer, self.shapes[number])
         for number in range(1, len(self.integers)):
             self._describe_synapses(number)
+        self.macs = sum(  # of an ANN of the same shape
+            prod(layer.shape) * layer.synapses.connect.keywords["weight"][0].numel()
+            for layer in self.integers
+            if layer.synapses
+        )
         self.layers[0].threshold = _clipped(-(-(first.threshold or 0) // 2**12) - 1, np.int16)  # of steps of the input
 
     def stream(self, states: list[State] | None = None) -> "Stream":
@@ -203,6 +209,11 @@ class Stream:
             raise ValueError(f"expected a frame of {expected} uint8, got {frame.shape} {frame.dtype}")
         np.copyto(self._frame, frame)
         self._step()
+        return self.angle
+
+    @property
+    def angle(self) -> float:
+        """The last answer, in radians."""
         return self._sigma[-1].item(0) / ONE
 
     def messages(self, frame: np.ndarray) -> list[np.ndarray]:
