@@ -17,7 +17,6 @@ import imageio.v3 as iio
 import networks
 import numpy as np
 import pytest
-from clone import ROOT
 from drives import encoded
 from PIL import Image
 
@@ -31,16 +30,6 @@ from pilotnet_sdnn.loihi.fixed_point import read_network, start_state
 from pilotnet_sdnn.video import footage
 
 NOISE = np.random.default_rng(4).integers(0, 256, (30, 96, 160, 3), np.uint8)
-
-
-@pytest.fixture
-def desk(tmp_path, monkeypatch, ground_truth) -> Path:
-    """A folder with parameters and a network, in which the command runs."""
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    (tmp_path / "models").mkdir()
-    shutil.copy(ground_truth / "network.net", tmp_path / "models")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def sdnn_drive(monkeypatch, *arguments: object) -> list[dict[str, str]]:

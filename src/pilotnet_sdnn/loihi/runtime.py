@@ -64,7 +64,7 @@ class Network:
             for layer in self.integers
             if layer.synapses
         )
-        self.layers[0].threshold = _clipped(-(-(first.threshold or 0) // 2**12) - 1, np.int16)  # of steps of the input
+        self.layers[0].threshold = clipped(-(-(first.threshold or 0) // 2**12) - 1, np.int16)  # of steps of the input
 
     def stream(self, states: list[State] | None = None) -> "Stream":
         """A stream that starts from the given states, by default as the hardware does (`fixed_point.start_state`)."""
@@ -74,7 +74,7 @@ class Network:
         struct.channels, struct.height, struct.width = shape
         struct.vectors = -(-struct.channels // LANES)
         struct.is_readout = layer.threshold is None
-        struct.threshold = _clipped((layer.threshold or 0) - 1, np.int32)
+        struct.threshold = clipped((layer.threshold or 0) - 1, np.int32)
         bias = self._aligned(struct.vectors * LANES, np.int32)
         bias[: struct.channels] = layer.bias.numpy().ravel()  # one for all, or one each
         struct.bias = bias.ctypes.data
@@ -84,7 +84,7 @@ class Network:
         source, target = self.layers[number - 1], self.layers[number]
         synapses = self.integers[number].synapses
         assert synapses
-        kernel = _kernel(synapses, self.shapes[number - 1])
+        kernel = kernel_of(synapses, self.shapes[number - 1])
         outputs, inputs, height, width = kernel.weight.shape
         stride = kernel.stride[1]
         target.in_height, target.kernel_height, target.taps = source.height, height, -(-width // stride)
@@ -142,7 +142,7 @@ class Kernel(NamedTuple):
         return ((left_over == 0) & (reached >= 0) & (reached < outputs)).sum(1)
 
 
-def _kernel(synapses: Any, shape: tuple[int, ...]) -> Kernel:
+def kernel_of(synapses: Any, shape: tuple[int, ...]) -> Kernel:
     """The synapses that take messages of this shape (C, H, W)."""
     given = synapses.connect.keywords
     weight = given["weight"].numpy().astype(np.int16)
@@ -260,6 +260,6 @@ def _groups(source: LayerStruct, target: LayerStruct) -> int:
     return -(-source.channels // (2 * target.pairs))
 
 
-def _clipped(value: int, dtype: Any) -> int:
+def clipped(value: int, dtype: Any) -> int:
     limits = np.iinfo(dtype)
     return int(np.clip(value, limits.min, limits.max))

@@ -115,10 +115,9 @@ def _video(source: str, kind: str | None = None) -> Footage:
         hint = "is another program using it?" if kind else "the file may be cut off, or of another kind"
         raise UserError(f"{source}: not a readable {what} ({_reason(error)}); {hint}") from None
     if not container.streams.video:
+        sound = ", only sound" if container.streams.audio else ""
         container.close()
-        raise UserError(
-            f"{source}: no pictures in it, only {', '.join(s.type for s in container.streams) or 'nothing'}"
-        )
+        raise UserError(f"{source}: no pictures in it{sound}")
     stream = container.streams.video[0]
     stream.thread_type = "SLICE" if kind else "AUTO"  # frame threads would hold a camera's frames back
     rate = float(stream.average_rate or stream.guessed_rate or FRAME_RATE)
