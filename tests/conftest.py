@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from clone import TINY, Clone, clone_of_working_tree
+from clone import ROOT, TINY, Clone, clone_of_working_tree
 from hypothesis import settings
 
 from pilotnet_sdnn.drive import sources
@@ -60,6 +60,16 @@ def ground_truth() -> Path:
     """A PilotNet SDNN with input and output, part of lava-dl's own tests, in its wheel."""
     (network,) = [file for file in files("lava-dl") or [] if file.match("gts/pilotnet_sdnn/network.net")]
     return Path(str(network.locate())).parent
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch, ground_truth) -> Path:
+    """A folder with parameters and a network, in which the command runs."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "models").mkdir()
+    shutil.copy(ground_truth / "network.net", tmp_path / "models")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def drifting_noise(sequences: int, frames: int) -> torch.Tensor:

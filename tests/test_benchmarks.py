@@ -8,6 +8,7 @@ from clone import ROOT
 SMALL = {
     "checkpointing": (),
     "fixed_point": (),
+    "inference": ("--rounds", "1", "--frames", "40", "--netx", "3"),
     "loader": ("--frames", "3000", "--rounds", "1", "--threads", "1"),
     "resize": ("--drive", "synthetic", "--frames", "300", "--rounds", "1"),
     "road": (),
@@ -23,5 +24,7 @@ def test_all_are_here():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_runs(tiny_pipeline, name):
+    if name == "inference":
+        pytest.importorskip("openvino", reason="install it with uv sync --group benchmark")
     printed = tiny_pipeline.run(sys.executable, f"benchmarks/{name}.py", *SMALL[name])
     assert any(character.isdigit() for character in printed)

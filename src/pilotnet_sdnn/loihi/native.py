@@ -21,10 +21,13 @@ class LayerStruct(ctypes.Structure):
 
     _fields_ = (
         *((name, INT64) for name in ("height", "width", "channels", "vectors", "in_height", "kernel_height", "taps")),
-        *((name, INT64) for name in ("stride_y", "padding_y", "tap_step", "kernel_step", "halo", "row_vectors")),
+        *(
+            (name, INT64)
+            for name in ("stride_y", "padding_y", "fewer_first", "tap_step", "kernel_step", "halo", "row_vectors")
+        ),
         *((name, INT64) for name in ("pairs", "shift_up", "shift_down")),
         *((name, INT32) for name in ("threshold", "is_readout")),
-        *((name, POINTER) for name in ("weights", "bias", "column_weight", "column_target")),
+        *((name, POINTER) for name in ("weights", "bias", "column_weight", "column_target", "column_fewer")),
         *((name, POINTER) for name in ("column_fan_out", "row_fan_out")),
     )
 
@@ -38,9 +41,9 @@ class NeuronsStruct(ctypes.Structure):
 class EventsStruct(ctypes.Structure):
     """`Events` of runtime.hpp."""
 
-    _fields_ = tuple(
-        (name, POINTER)
-        for name in ("row", "large_row", "messages", "weight", "target", "large", "large_weight", "large_target")
+    _fields_ = (
+        *((name, POINTER) for name in ("row", "fewer_row", "large_row", "messages", "weight", "target")),
+        *((name, POINTER) for name in ("large", "large_weight", "large_target")),
     )
 
 
@@ -55,7 +58,7 @@ class StreamStruct(ctypes.Structure):
 
 SOURCE = Source(
     files=[FOLDER / "runtime.cpp"],
-    headers=[FOLDER / "runtime.hpp"],
+    headers=sorted(FOLDER.glob("*.hpp")),
     structs={"Layer": LayerStruct, "Neurons": NeuronsStruct, "Events": EventsStruct, "Stream": StreamStruct},
     flags=["-fwrapv"],
 )

@@ -16,8 +16,9 @@ constexpr int64_t kPairs = kLanes / 2;
 // A layer of neurons, and the synapses that feed it.
 struct Layer {
     int64_t height, width, channels, vectors;  // of its neurons; a pixel has `vectors` Vectors
-    int64_t in_height, kernel_height, taps;  // taps: places of a row of the kernel that an event reaches
+    int64_t in_height, kernel_height, taps;  // taps: outputs along a row that an event reaches, or one less
     int64_t stride_y, padding_y;
+    int64_t fewer_first;  // where the second list of events that leave begins
     int64_t tap_step, kernel_step;  // Vectors of weights from one tap, or one row of the kernel, to the next
     int64_t halo, row_vectors;  // Vectors left of the first output in a row of sums, and of the whole row
     int64_t pairs;  // of an event that arrives: 1, or 2 for the few channels of a camera
@@ -27,8 +28,9 @@ struct Layer {
     const int16_t* weights;  // [kernel row][kernel column][pair][output, padded][2]
     const int32_t* bias;  // [output, padded]
     const int32_t* column_weight;  // of each column: where its events' weights and sums are, in Vectors,
-    const int32_t* column_target;  // in the layer that they reach
-    const int32_t* column_fan_out;  // and outputs along a row that an event there reaches
+    const int32_t* column_target;  // in the layer that they reach,
+    const int32_t* column_fewer;  // 1 where they reach one output less along a row than `taps`,
+    const int32_t* column_fan_out;  // and outputs inside the image, along a row; of the input, by channel
     const int32_t* row_fan_out;  // the same along a column, times channels
 };
 
@@ -37,9 +39,9 @@ struct Neurons {
     int32_t *sigma, *sent;
 };
 
-// The events of a layer, row by row.
+// The events of a layer, row by row, in two lists: the second is of columns that reach one output less along a row.
 struct Events {
-    int32_t *row, *large_row;  // where each row begins
+    int32_t *row, *fewer_row, *large_row;  // where each row begins in the lists
     int32_t* messages;  // two int16 each, `pairs` of them for an event
     int32_t *weight, *target;  // where its weights begin, and the sums they are added to
     int32_t *large, *large_weight, *large_target;  // messages that are no int16; weight: 2 * Vector + half

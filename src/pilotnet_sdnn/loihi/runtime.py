@@ -9,6 +9,7 @@ import ctypes
 import functools
 import itertools
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +59,12 @@ class Network:
             self._describe_neurons(self.layers[number], layer, self.shapes[number])
         for number in range(1, len(self.integers)):
             self._describe_synapses(number)
-        self.layers[0].threshold = _clipped(-(-(first.threshold or 0) // 2**12) - 1, np.int16)  # of steps of the input
+        self.macs = sum(  # of an ANN of the same shape
+            prod(layer.shape) * layer.synapses.connect.keywords["weight"][0].numel()
+            for layer in self.integers
+            if layer.synapses
+        )
+        self.layers[0].threshold = clipped(-(-(first.threshold or 0) // 2**12) - 1, np.int16)  # of steps of the input
 
     def stream(self, states: list[State] | None = None) -> "Stream":
         """A stream that starts from the given states, by default as the hardware does (`fixed_point.start_state`)."""
@@ -68,7 +74,7 @@ class Network:
         struct.channels, struct.height, struct.width = shape
         struct.vectors = -(-struct.channels // LANES)
         struct.is_readout = layer.threshold is None
-        struct.threshold = _clipped((layer.threshold or 0) - 1, np.int32)
+        struct.threshold = clipped((layer.threshold or 0) - 1, np.int32)
         bias = self._aligned(struct.vectors * LANES, np.int32)
         bias[: struct.channels] = layer.bias.numpy().ravel()  # one for all, or one each
         struct.bias = bias.ctypes.data
@@ -78,7 +84,7 @@ class Network:
         source, target = self.layers[number - 1], self.layers[number]
         synapses = self.integers[number].synapses
         assert synapses
-        kernel = _kernel(synapses, self.shapes[number - 1])
+        kernel = kernel_of(synapses, self.shapes[number - 1])
         outputs, inputs, height, width = kernel.weight.shape
         stride = kernel.stride[1]
         target.in_height, target.kernel_height, target.taps = source.height, height, -(-width // stride)
@@ -103,7 +109,11 @@ class Network:
         target.row_vectors = max(int(sums.max()) + 1, target.width + target.taps - 1) * target.vectors
         source.column_weight = self._kept(places % stride * pairs * target.vectors)
         source.column_target = self._kept(sums * target.vectors)
-        source.column_fan_out = self._kept(kernel.fan_out(1, source.width, target.width))
+        fewer = places % stride + (target.taps - 1) * stride >= width
+        source.column_fewer = self._kept(fewer)
+        source.fewer_first = int((~fewer).sum()) * source.height * _groups(source, target) + LANES
+        fan_out = kernel.fan_out(1, source.width, target.width)
+        source.column_fan_out = self._kept(fan_out.repeat(source.channels) if number == 1 else fan_out)
         source.row_fan_out = self._kept(kernel.fan_out(0, source.height, target.height) * outputs // kernel.groups)
 
     def _aligned(self, count: int, dtype: Any) -> np.ndarray:
@@ -111,8 +121,8 @@ class Network:
         return self._kept_alive[-1]
 
     def _kept(self, values: np.ndarray) -> int:
-        kept = self._aligned(len(values), np.int32)
-        kept[:] = values
+        kept = self._aligned(len(values) + PAIRS, np.int32)  # read as many at once
+        kept[: len(values)] = values
         return kept.ctypes.data
 
 
@@ -132,7 +142,7 @@ class Kernel(NamedTuple):
         return ((left_over == 0) & (reached >= 0) & (reached < outputs)).sum(1)
 
 
-def _kernel(synapses: Any, shape: tuple[int, ...]) -> Kernel:
+def kernel_of(synapses: Any, shape: tuple[int, ...]) -> Kernel:
     """The synapses that take messages of this shape (C, H, W)."""
     given = synapses.connect.keywords
     weight = given["weight"].numpy().astype(np.int16)
@@ -165,8 +175,10 @@ class Stream:
         self._sigma = [aligned(n.height * n.width * n.vectors * LANES, np.int32) for n in layers[1:]]
         self._sent = [np.zeros(network.frame_shape, np.int16)]
         self._sent += [aligned(memory.size, np.int32) for memory in self._sigma]
-        sums = aligned(max(layer.row_vectors for layer in layers[1:]) * LANES, np.int32)
-        row = np.zeros(network.frame_shape[1:], np.int16)
+        sums = aligned((max(layer.row_vectors for layer in layers[1:]) + 1) * LANES, np.int32)
+        row = aligned(
+            network.frame_shape[1] * network.frame_shape[2] + 2 * LANES, np.int16
+        )  # read a cache line at once
         lists = [_event_lists(layers, first) for first in (0, 1)]
         neurons = (NeuronsStruct * count)(
             *(
@@ -197,6 +209,11 @@ class Stream:
             raise ValueError(f"expected a frame of {expected} uint8, got {frame.shape} {frame.dtype}")
         np.copyto(self._frame, frame)
         self._step()
+        return self.angle
+
+    @property
+    def angle(self) -> float:
+        """The last answer, in radians."""
         return self._sigma[-1].item(0) / ONE
 
     def messages(self, frame: np.ndarray) -> list[np.ndarray]:
@@ -231,17 +248,18 @@ def _event_lists(layers: Any, first: int) -> list[np.ndarray]:
     """Room for all events of any of the layers `first`, `first + 2` and so on: the fields of EventsStruct."""
     senders = list(itertools.pairwise(layers))[first::2]
     rows = max((source.height for source, _ in senders), default=0) + 1
-    room = max((_groups(*pair) for pair in senders), default=0) + PAIRS  # a whole Vector is written at once
+    room = max((source.height * source.width * _groups(source, target) for source, target in senders), default=0)
+    room += 2 * LANES  # a whole Vector is written at once
     large = max((source.height * source.width * source.channels for source, _ in senders[first == 0 :]), default=0)
     pairs = max((target.pairs for _, target in senders), default=1)
-    return [aligned(n, np.int32) for n in (rows, rows, pairs * room, room, room, large, large, large)]
+    return [aligned(n, np.int32) for n in (rows, rows, rows, pairs * room, room, room, large, large, large)]
 
 
 def _groups(source: LayerStruct, target: LayerStruct) -> int:
-    """The events of a layer when every neuron sends, channels taken together that meet in one multiplication."""
-    return source.height * source.width * -(-source.channels // (2 * target.pairs))
+    """The events of a pixel of which every channel sends: channels that meet in one multiplication are one."""
+    return -(-source.channels // (2 * target.pairs))
 
 
-def _clipped(value: int, dtype: Any) -> int:
+def clipped(value: int, dtype: Any) -> int:
     limits = np.iinfo(dtype)
     return int(np.clip(value, limits.min, limits.max))

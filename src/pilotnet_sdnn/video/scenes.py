@@ -49,8 +49,8 @@ class Scene(NamedTuple):
     """All that the video shows of one frame."""
 
     camera: Image.Image
-    label: float  # radians
-    part: str  # test, training or unused
+    label: float | None  # radians; None: there is no label
+    part: str | None  # of the split: test, training or unused; None: not of the dataset
     seconds: float  # since the beginning of the drive
     moment: Moment
 
@@ -87,7 +87,7 @@ def pictures(scenes: Iterable[Scene], macs: int, origin: str, note: str) -> Iter
         note: a line below the count of operations.
     """
     synops = 0
-    trace: deque[tuple[float, float]] = deque(maxlen=TRACE_SECONDS * FRAME_RATE)
+    trace: deque[tuple[float | None, float]] = deque(maxlen=TRACE_SECONDS * FRAME_RATE)
     for count, scene in enumerate(scenes, 1):
         synops += scene.moment.synops
         trace.append((scene.label, scene.moment.angle))
@@ -95,7 +95,7 @@ def pictures(scenes: Iterable[Scene], macs: int, origin: str, note: str) -> Iter
         draw = ImageDraw.Draw(image)
         draw_camera(image, draw, scene, origin)
         draw_wheels(image, draw, scene)
-        draw_trace(draw, np.degrees(trace))
+        draw_trace(draw, np.degrees(np.array(trace, float)))  # None becomes NaN
         draw_operations(draw, scene.moment.synops, synops, count, macs)
         draw.text((COLUMN[0], 446), note, FAINT, font(12))
         draw_events(image, draw, scene.moment.events)
@@ -108,7 +108,8 @@ def draw_camera(image: Image.Image, draw: ImageDraw.ImageDraw, scene: Scene, ori
     scale = min(width / scene.camera.width, height / scene.camera.height)
     size = round(scene.camera.width * scale), round(scene.camera.height * scale)
     image.paste(scene.camera.resize(size, Image.Resampling.BILINEAR), (left, top))
-    plate(draw, (left + 10, top + 10), f"{scene.part} frame", PARTS[scene.part])
+    if scene.part:
+        plate(draw, (left + 10, top + 10), f"{scene.part} frame", PARTS[scene.part])
     plate(draw, (left + 10, top + size[1] - 34), f"{origin}   {scene.seconds:.2f} s", TEXT)
 
 
@@ -126,6 +127,8 @@ def draw_wheels(image: Image.Image, draw: ImageDraw.ImageDraw, scene: Scene) -> 
         (left + (right - left) // 4, scene.label, "label", LABEL),
         (right - (right - left) // 4, scene.moment.angle, "prediction", PREDICTION),
     ):
+        if angle is None:
+            continue
         degrees = math.degrees(angle)
         turned = wheel(color).rotate(-degrees, Image.Resampling.BICUBIC)
         image.paste(turned, (centre - WHEEL // 2, 20), turned)
@@ -134,17 +137,18 @@ def draw_wheels(image: Image.Image, draw: ImageDraw.ImageDraw, scene: Scene) -> 
 
 
 def draw_trace(draw: ImageDraw.ImageDraw, degrees: np.ndarray) -> None:
-    """The last seconds of label and prediction, (N, 2) degrees, the newest at the right."""
+    """The last seconds of label and prediction, (N, 2) degrees, the newest at the right; NaN: there is no label."""
     left, right = COLUMN
     top, bottom = 250, 326
     draw.rectangle((left, top, right, bottom), PANEL)
-    reach = max(20.0, float(np.abs(degrees).max()))
+    reach = max(20.0, float(np.nanmax(np.abs(degrees))))
     draw.line((left, (top + bottom) / 2, right, (top + bottom) / 2), BASELINE)
     draw.text((left + 6, top + 3), f"last {TRACE_SECONDS} s, ±{reach:.0f}°", FAINT, font(11))
     x = right - (len(degrees) - 1 - np.arange(len(degrees))) * (right - left) / (TRACE_SECONDS * FRAME_RATE - 1)
     y = (top + bottom) / 2 - degrees / reach * ((bottom - top) / 2 - 4)
     for series, color, thickness in ((0, LABEL, 3), (1, PREDICTION, 2)):
-        draw.line(list(zip(x, y[:, series], strict=True)), color, thickness)
+        if not np.isnan(y[:, series]).any():
+            draw.line(list(zip(x, y[:, series], strict=True)), color, thickness)
 
 
 def draw_operations(draw: ImageDraw.ImageDraw, synops: int, total: int, frames: int, macs: int) -> None:
@@ -205,20 +209,26 @@ def wheel(color: str) -> Image.Image:
     return image.resize((WHEEL, WHEEL), Image.Resampling.LANCZOS)
 
 
-def write_video(path: Path, images: Iterable[Image.Image]) -> None:
-    """Write an mp4, or a gif of half the size, as the name of the file ends."""
+def write_video(path: Path, images: Iterable[Image.Image], rate: float = FRAME_RATE) -> None:
+    """Write an mp4, or a gif of half the size, as the name of the file ends.
+
+    Args:
+        path: of the file.
+        images: of SIZE.
+        rate: frames a second.
+    """
     with atomic_write(path) as temporary:
         if path.suffix == ".gif":
-            _write_gif(temporary, images)
+            _write_gif(temporary, images, rate)
             return
         with iio.imopen(temporary, "w", plugin="pyav", container="mp4") as video:
-            video.init_video_stream("libx264", fps=FRAME_RATE)
+            video.init_video_stream("libx264", fps=round(rate * 64) / 64)  # a float that is a short fraction
             for image in images:
                 video.write_frame(np.asarray(image))
 
 
-def _write_gif(path: Path, images: Iterable[Image.Image]) -> None:
+def _write_gif(path: Path, images: Iterable[Image.Image], rate: float) -> None:
     small = (image.resize((SIZE[0] // 2, SIZE[1] // 2), Image.Resampling.LANCZOS) for image in images)
     first = next(small := iter(small)).quantize(dither=Image.Dither.NONE)
     rest = (image.quantize(palette=first, dither=Image.Dither.NONE) for image in small)
-    first.save(path, "GIF", save_all=True, append_images=rest, duration=1000 // FRAME_RATE, loop=0)
+    first.save(path, "GIF", save_all=True, append_images=rest, duration=round(1000 / rate), loop=0)
