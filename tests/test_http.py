@@ -466,3 +466,10 @@ def test_two_processes_at_once_download_it_once():
         told = [process.communicate(timeout=20)[0] for process in (first, second)]
     assert len(asked) == 1
     assert [Path(out.splitlines()[-1]).read_bytes() == ZIP for out in told] == [True, True]
+
+
+def test_cache_that_cannot_be_written_to(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"pilotnet-sdnn/drives, where downloads are kept: Not a directory; set XDG_CACHE_HOME"):
+        download("https://localhost/drive.zip", lambda path: None, 1000)

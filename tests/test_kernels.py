@@ -315,6 +315,17 @@ def test_a_failing_compiler_is_reported(monkeypatch: pytest.MonkeyPatch) -> None
         kernels.choose("auto", CPU)
 
 
+def test_name_of_a_compiler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for named, words in (
+        ("no-such-cache g++", "there is no program 'no-such-cache'"),
+        ("g++ '", "No closing quotation"),
+    ):
+        monkeypatch.setenv("CXX", named)
+        library.cache_clear()
+        with pytest.raises(UserError, match=words):
+            kernels.choose("auto", CPU)
+
+
 class TestCompiledLibrary:
     """What is loaded is what was compiled, by this user. The source is one that compiles in no time."""
 
@@ -334,6 +345,11 @@ class TestCompiledLibrary:
         library()
         (binary,) = cache.glob("*.so")
         return binary
+
+    def test_compiler_of_several_words(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CXX", "env LANG=C c++")
+        library()
+        assert len(list(cache.glob("*.so"))) == 1
 
     def test_is_compiled_once(self, cache: Path) -> None:
         first = self.compiled(cache).stat().st_mtime_ns

@@ -1,9 +1,11 @@
 """What params.yaml may say, and what a user reads when it says something else."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.params import load_params
@@ -132,3 +134,17 @@ def test_broken_file_is_one_line(tmp_path, text):
     with pytest.raises(UserError) as error:
         load_params(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["drives/münchen", "drives/it's mine", "drives/may [1].zip", 'the "best" drive', "a=b,c"]
+)
+def test_name_of_a_source_with_any_character(tmp_path, name):
+    """Written as docs/drives.md says, it goes through the shell and DVC's parser of -S."""
+    escaped = name.replace('"', '\\"').replace("'", "'\\''")
+    page = (Path(__file__).parent.parent / "docs/drives.md").read_text()
+    assert "-S 'source=\"drives/it'\\''s\"'" in page  # the same two pairs of quotes, and a quote in the name
+    path = tmp_path / "params.yaml"
+    path.write_text(DEFAULTS)
+    apply_overrides(path, shlex.split(f"""'source="{escaped}"'"""))
+    assert load_params(path).source == name

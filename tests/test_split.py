@@ -90,6 +90,15 @@ def test_cut_drops_incomplete_sequences():
 
 
 @pytest.mark.parametrize("kind", ["random", "blocked"])
+@pytest.mark.parametrize(("length", "found"), [(1, "400 segments of at most 1 "), (10, "40 segments of at most 10 ")])
+def test_drive_with_too_many_gaps_is_not_called_too_short(length, found, kind):
+    with pytest.raises(UserError) as error:
+        split_drive(np.arange(400) // length, 16, kind)
+    assert found in str(error.value) and "gap_frames or gap_seconds" in str(error.value)
+    assert "longer drive" not in str(error.value) and len(str(error.value)) < 290
+
+
+@pytest.mark.parametrize("kind", ["random", "blocked"])
 @pytest.mark.parametrize(
     ("frames", "counts"),
     [(1, "1 frame, 0 sequences"), (15, "15 frames, 0 sequences"), (31, "31 frames, 1 sequence")],

@@ -10,7 +10,7 @@ from pilotnet_sdnn.drive.drive_zip import open_drive, origin, read_labels
 from pilotnet_sdnn.drive.labels import BadLabels
 from pilotnet_sdnn.drive.times import interpolated, parse_times
 from pilotnet_sdnn.paths import DRIVE
-from pilotnet_sdnn.stages import download
+from pilotnet_sdnn.stages import download, resize
 
 COLUMNS = {"frame": "image", "angle": "angle"}
 COUNT = 12
@@ -87,11 +87,9 @@ def test_separators_of_a_table_without_a_header_and_as_many_decimal_commas(downl
 def simulator(*rows: str, separator: str = ", ") -> dict[str, str | bytes]:
     """A simulator's log with these columns from the steering on."""
     names = [f"2016_12_01_13_30_48_{number:03}.jpg" for number in range(len(rows))]
-    cameras = ("center", "left", "right")
-    lines = [
-        separator.join([*(f"IMG/{c}_{name}" for c in cameras), row]) for name, row in zip(names, rows, strict=True)
-    ]
-    return {"driving_log.csv": "\n".join(lines), **{f"IMG/{c}_{name}": JPEG for name in names for c in cameras}}
+    frames = [[f"IMG/{camera}_{name}" for camera in ("center", "left", "right")] for name in names]
+    lines = [separator.join([*three, row]) for three, row in zip(frames, rows, strict=True)]
+    return {"driving_log.csv": "\n".join(lines), **{name: JPEG for three in frames for name in three}}
 
 
 @pytest.mark.parametrize("separator", [", ", ","])
@@ -205,7 +203,7 @@ def test_windows_paths(downloads):
 
 
 def cameras(name: str = "{camera}/{number}.jpg") -> dict[str, str | bytes]:
-    """A table in which three cameras alternate, as in Udacity's; the last byte tells the centre's frames."""
+    """A table in which three cameras alternate, as in Udacity's; the last byte of a frame tells its camera."""
     rows, frames = [], {}
     for number, angle in enumerate(ANGLES):
         for side, camera in enumerate(("left", "center", "right")):
@@ -394,7 +392,7 @@ def test_dates_of_another_calendar_in_names_of_frames_only_cost_the_gaps(downloa
 
 
 def at_other_times(unit: float = 1e9) -> tuple[str, np.ndarray]:
-    """A csv with an angle every 20 ms for 2 s, without those from 0.8 s to 1.6 s, and the angles at 20 Hz."""
+    """A csv with an angle every 20 ms for 2 s, with a gap from 0.8 s to 1.6 s, and the times of frames at 20 Hz."""
     start = 1479425440
     seconds = np.arange(0, 2.01, 0.02)
     seconds = seconds[(seconds < 0.801) | (seconds > 1.599)]
@@ -436,3 +434,64 @@ def test_interpolation():
     np.testing.assert_allclose(interpolated(times, values, at, 1), [math.nan, 0, 5, 22.5, 30, math.nan])
     np.testing.assert_allclose(interpolated(times, values, at, 0.9), [math.nan, 0, math.nan, math.nan, 30, math.nan])
     np.testing.assert_allclose(interpolated(times[:1], values[:1], at, 1)[[0, 4]], [math.nan, 30])
+
+
+# Sources that are not what they seem
+
+
+def test_data_txt_and_the_folders_above_it_as_source(downloads):
+    files = {
+        f"2018/may/{name}": content
+        for name, content in (("data.txt", table(" ", list(FRAMES), ANGLES)), *FRAMES.items())
+    }
+    files["notes/read me.md"] = "My drives"
+    for source in ("drive", "drive/2018", "drive/2018/may", "drive/2018/may/data.txt"):
+        assert degrees(downloads(files, source=source)) == ANGLES
+    files = {"2018/june/data.txt": "0.jpg 1\n", "2018/june/0.jpg": JPEG}
+    downloads.refuses(files, "2 folders in it have labels ('2018/june/', '2018/may/')", "source: [")
+
+
+def test_file_that_is_no_drive(downloads):
+    (downloads.folder / "drive.doc").write_text("My drive")
+    downloads.refuses({}, "drive.doc: not a readable zip file, it begins with 'My drive'; expected", source="drive.doc")
+    downloads.refuses({"notes.txt": "My drive\n"}, "notes.txt line 1: expected an angle", source="drive/notes.txt")
+
+
+def test_links_that_lead_out_are_called_links(downloads):
+    elsewhere = write_folder(downloads.folder / "elsewhere", {"data.txt": table(" ", list(FRAMES), ANGLES), **FRAMES})
+    downloads.folder.joinpath("drive").mkdir()
+    for name in ("data.txt", "driving_log.csv", "driving_dataset"):
+        link = downloads.folder / "drive" / name
+        link.symlink_to(elsewhere / ("" if name == "driving_dataset" else "data.txt"))
+        downloads.refuses(
+            {}, f"{name!r} is a link to ", "elsewhere", "outside of the drive's folder and therefore refused"
+        )
+        link.unlink()
+    downloads.folder.joinpath("drive/frames").symlink_to(elsewhere)
+    downloads.refuses({"data.txt": "frames/0.jpg 1\n"}, "line 1: no frame 'frames/0.jpg': 'frames' is a link to")
+    text = "image,angle\nframes/0.jpg,12\n"
+    (downloads.folder / "drive/data.txt").unlink()
+    downloads.refuses({"log.csv": text}, "line 2: no frame 'frames/0.jpg': 'frames' is a link", csv_columns=COLUMNS)
+    downloads.folder.joinpath("drive/frames").unlink()
+    downloads.folder.joinpath("drive/frames").symlink_to("nowhere")
+    downloads.refuses({"log.csv": text}, "'frames' is a link to 'nowhere', which does not exist", csv_columns=COLUMNS)
+
+
+def test_folder_gives_a_drive_its_name(downloads):
+    downloads({"data.txt": table(" ", list(FRAMES), ANGLES), **FRAMES})
+    assert downloads.origin == "drive"
+    assert "drive, 12 labelled frames" in downloads.log
+    downloads({"data.txt": table(" ", list(FRAMES), ANGLES), **FRAMES}, source="drive/data.txt")
+    assert downloads.origin == "drive/data.txt"
+
+
+def test_bad_line_is_quoted_by_the_later_stages_as_in_the_table(downloads):
+    text = "# of my car\n" + table(",", [*FRAMES, "99.jpg"], [*ANGLES, 5], head="image,angle\n").replace(
+        ",7\n", ",left\n"
+    )
+    downloads({"log.csv": text, **FRAMES}, csv_columns=COLUMNS, on_bad_frame="skip")
+    first = "log.csv line 8: expected an angle in degrees, found 'left'"
+    assert "2 labels left out (on_bad_frame: skip)" in downloads.log and first in downloads.log
+    stage_run(resize.main, downloads.folder, downloads.monkeypatch, on_bad_frame="skip")
+    printed = downloads.capsys.readouterr().out
+    assert f"warning: 2 labels left out, first {first}" in printed and "nan" not in printed

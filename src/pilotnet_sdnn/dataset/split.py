@@ -51,12 +51,24 @@ def split_drive(segments: np.ndarray, sequence: int, split: str) -> Split:
     """
     parts = _random_split(segments, sequence) if split == "random" else _blocked_split(segments)
     if not all(len(cut(part, sequence)) for part in parts):
-        count = sum(len(frames) // sequence for frames in frames_of_segments(segments))
-        raise UserError(
-            f"the drive has {counted(len(segments), 'frame')}, {counted(count, 'sequence')} of {sequence}: too few "
-            f"for a {split} split into training and test; use a longer drive or a smaller `sequence`"
-        )
+        raise UserError(_too_short(segments, sequence, split))
     return parts
+
+
+def _too_short(segments: np.ndarray, sequence: int, split: str) -> str:
+    """Why a drive has no training or no test sequence, and what can help."""
+    lengths = [len(frames) for frames in frames_of_segments(segments)]
+    count = sum(length // sequence for length in lengths)
+    found = (
+        f"the drive has {counted(len(segments), 'frame')}, {counted(count, 'sequence')} of {sequence}: too few for a "
+        f"{split} split into training and test; "
+    )
+    if max(lengths) < len(segments) and count < 0.5 * (len(segments) // sequence):
+        return (
+            f"{found}they are in {counted(len(lengths), 'segment')} of at most {counted(max(lengths), 'frame')}: if "
+            "the road has no such gaps, raise gap_frames or gap_seconds, or choose one camera (csv_columns.camera)"
+        )
+    return f"{found}use a longer drive or a smaller `sequence`"
 
 
 def cut(stretches: list[Stretch], sequence: int) -> np.ndarray:

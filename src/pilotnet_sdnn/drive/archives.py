@@ -66,6 +66,13 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     except MemoryError:
         raise
     except Exception:  # zipfile trusts the numbers in a file, so damage raises one of six exceptions
+        with path.open("rb") as file:
+            start = file.read(20)
+        if start and not start.startswith(b"PK"):
+            found = quoted(start.decode("ascii", "replace"))
+            raise UserError(
+                f"{path}: not a readable zip file, it begins with {found}; expected a zip, folder, csv or data.txt"
+            ) from None
         raise UserError(f"{path}: not a readable zip file, or cut off; download it again") from None
 
 

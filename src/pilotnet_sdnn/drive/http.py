@@ -1,6 +1,7 @@
 """Download a zip: resume a broken transfer, and check the file before it gets its final name."""
 
 import hashlib
+import os
 import re
 import sys
 import time
@@ -54,8 +55,7 @@ def download(source: str, check: Callable[[Path], None], max_bytes: int) -> Path
     name = printable(without_password(source.partition("#")[0]))
     check_address(source, "", name, allow_http=True)
     checksum = _checksum(source, name)
-    path = user_cache() / "drives" / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.zip"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = _writable(user_cache() / "drives") / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.zip"
     deadline = time.monotonic() + 3600 * MAX_HOURS
     incoming = path.with_suffix(".incoming")
     url = direct_address(urldefrag(source).url)
@@ -80,6 +80,24 @@ def download(source: str, check: Callable[[Path], None], max_bytes: int) -> Path
             return path
     except KeyboardInterrupt:
         raise UserError(f"{name}: stopped; run again to resume") from None
+
+
+def _writable(folder: Path) -> Path:
+    """The folder, made if need be.
+
+    Raises:
+        UserError: this user cannot write to it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK | os.X_OK) else "Permission denied"
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+    if reason:
+        raise UserError(
+            f"{folder}, where downloads are kept: {reason}; set XDG_CACHE_HOME to a folder you can write to"
+        )
+    return folder
 
 
 def _checksum(source: str, name: str) -> str | None:

@@ -189,7 +189,8 @@ def _packed(source: Source) -> zipfile.ZipFile | None:
 
 
 def _origin(source: Source) -> str:
-    name = Path(source.name).name
+    path = Path(source.name)
+    name = str(Path(path.parent.name, path.name)) if path.name == "data.txt" else path.name
     if packed := _packed(source):
         return origin(packed, name)
     return f"{SIMULATOR} drive, {counted(_frames(source.drive), 'frame')}" if source.drive.layout == SIMULATOR else name

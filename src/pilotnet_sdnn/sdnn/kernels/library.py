@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import stat
 import subprocess
@@ -116,17 +117,33 @@ def load(source: Source) -> ctypes.CDLL:
         RuntimeError: there is no compiler, it fails, or the structs differ from those of the source.
         OSError: the library cannot be written or loaded anywhere.
     """
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if compiler is None:
-        raise RuntimeError(
-            "there is no C++ compiler: install one (Debian: apt install g++; macOS: xcode-select --install)"
-        )
-    command = [compiler, *FLAGS, *source.flags]
+    command = [*_compiler(), *FLAGS, *source.flags]
     target = _output([*command, "-dM", "-E", "-x", "c++", os.devnull])  # names the compiler and the CPU's instructions
     contents = [path.read_text(encoding="utf-8") for path in (*source.headers, *source.files)]
     parts = [*command, target, *contents, source.layout_checks()]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return _from_cache(command, source, key) or _for_this_process(command, source)
+
+
+def _compiler() -> list[str]:
+    """The command of the compiler: `c++`, or what CXX names, which may have several words (`ccache g++`).
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    named = os.environ.get("CXX", "")
+    try:
+        program, *arguments = shlex.split(named) or ["c++"]
+    except ValueError as error:
+        raise RuntimeError(f"CXX is {named!r}: {error}") from None
+    path = shutil.which(program)
+    if path is None and named:
+        raise RuntimeError(f"CXX is {named!r}, but there is no program {program!r}; correct or unset it")
+    if path is None:
+        raise RuntimeError(
+            "there is no C++ compiler: install one (Debian: apt install g++; macOS: xcode-select --install)"
+        )
+    return [path, *arguments]
 
 
 def _from_cache(command: list[str], source: Source, key: str) -> ctypes.CDLL | None:
@@ -146,7 +163,11 @@ def _from_cache(command: list[str], source: Source, key: str) -> ctypes.CDLL | N
             logger.info("kernels: compiled %s", binary)
         return ctypes.CDLL(str(binary))
     except OSError as obstacle:
-        logger.warning("kernels: compiled for this process alone, %s cannot be used: %s", cache, obstacle)
+        logger.warning(
+            "kernels: compiled for this process alone, %s cannot be used (XDG_CACHE_HOME names another place): %s",
+            cache,
+            obstacle,
+        )
         return None
 
 
