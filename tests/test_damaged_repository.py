@@ -11,9 +11,9 @@ from clone import Clone
 from small_pipeline import small_pipeline
 from test_revisions import BOMB
 
-from pilotnet_sdnn.commands import doctor, report, runs, share
+from pilotnet_sdnn.commands import doctor, pareto, report, runs, share
 
-REPORT, DOCTOR, RUNS, SHARE = report.main, doctor.main, runs.main, share.main
+REPORT, DOCTOR, RUNS, SHARE, PARETO = report.main, doctor.main, runs.main, share.main, pareto.main
 DEEP = b"[" * 5_000
 DAMAGED: list[tuple[str, bytes, Callable[[], None], str]] = [
     ("uv.lock", b"\xff", REPORT, "uv.lock is damaged"),
@@ -24,10 +24,13 @@ DAMAGED: list[tuple[str, bytes, Callable[[], None], str]] = [
     ("dvc.lock", b"schema: '2.0'\nstages: 1\0", REPORT, "dvc.lock is damaged"),
     ("dvc.lock", b"<<<<<<< ours\nstages:\n", REPORT, "dvc.lock is damaged"),
     ("dvc.lock", DEEP, REPORT, "dvc.lock is damaged"),
-    ("dvc.lock", BOMB.encode(), REPORT, "dvc.lock: YAML aliases"),
     ("dvc.lock", DEEP, DOCTOR, "nested too deeply"),
     ("dvc.lock", DEEP, SHARE, "nested too deeply"),
-    ("params.yaml", BOMB.encode(), REPORT, "params.yaml: YAML aliases"),
+    *(
+        (name, BOMB.encode(), command, f"{name}: YAML aliases")
+        for name in ("params.yaml", "dvc.lock", "data/environment.yaml")
+        for command in (REPORT, DOCTOR, RUNS, SHARE, PARETO)
+    ),
     ("params.yaml", b"\xff", REPORT, "params.yaml: not valid YAML"),
     ("limits.yaml", BOMB.encode(), REPORT, "limits.yaml: YAML aliases"),
     ("metrics/count.json", b"\xff", RUNS, "no finished runs"),

@@ -155,6 +155,16 @@ def test_bad_frame_is_one_line_with_file_and_line(workspace):
     assert "\n" not in message and not list(FRAMES.iterdir())
 
 
+def test_hostile_images_are_skipped_as_bad_frames(workspace):
+    """Also those that a decoder completes with invented pixels, such as a JPEG cut to 5 % with a proper end."""
+    on_bad_frame("skip")
+    frames = [data for bad, _ in HOSTILE_IMAGES.values() for data in (encoded(picture()), bad)]
+    pack_drive(DRIVE, ((f"{n}.jpg", data, float(n)) for n, data in enumerate(frames)))
+    stage.main()
+    written = read_frames(FRAMES)
+    assert list(written.numbers) == list(range(0, len(frames), 2)) and written.skipped == len(HOSTILE_IMAGES)
+
+
 def test_skipped_frames_are_told_and_counted_and_end_a_segment(workspace, caplog, capsys):
     on_bad_frame("skip")
     bad = {0, 40, 41, 42, 99, 150, 151, 199}

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from dvc.config import NoRemoteError
 from dvc.data_cloud import Remote
-from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc_objects.fs.local import LocalFileSystem
 
-from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, exit_on_error, one_line
+from pilotnet_sdnn.errors import UserError, exit_on_error, one_line
+from pilotnet_sdnn.team.repository import find_root
 from pilotnet_sdnn.team.shared_folder import check_writable, open_to_group, unreadable
 from pilotnet_sdnn.team.sharing import pull, push
 
@@ -34,11 +35,10 @@ def share(action: str, remote_name: str | None = None) -> None:
         UserError: there is no repository or no remote, dvc.yaml or dvc.lock is damaged, the remote refuses or cannot
             be reached, or it holds damaged files. What was transferred stays, and the next call resumes.
     """
+    root = find_root()
     try:
-        repo = Repo()
+        repo = Repo(str(root))
         repo.index.check_graph()  # reads dvc.yaml and dvc.lock
-    except NotDvcRepoError:
-        raise UserError(NO_REPOSITORY) from None
     except DvcException as error:
         raise UserError(one_line(error)) from None
     with repo, _collected_problems() as problems:

@@ -6,24 +6,33 @@ Commands work from its root, whichever folder they are called in. Paths given to
 
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from dvc.exceptions import NotDvcRepoError
 from dvc.repo import Repo
+from ruamel.yaml.error import YAMLError
 
 from pilotnet_sdnn.errors import NO_REPOSITORY, UserError, one_line
+from pilotnet_sdnn.params import check_aliases
+from pilotnet_sdnn.paths import ENVIRONMENT, LOCK, PARAMS
 
 
 def find_root() -> Path:
     """The root of the DVC repository around the current folder.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or params.yaml or the like has YAML aliases: DVC, which reads it next, expands aliases
+            without a limit, and would take hours and gigabytes before it says anything.
     """
     try:
-        return Path(Repo.find_root())
+        root = Path(Repo.find_root())
     except NotDvcRepoError:
         raise UserError(NO_REPOSITORY) from None
+    for path in (PARAMS, ENVIRONMENT, LOCK):
+        with suppress(OSError, UnicodeDecodeError, YAMLError, RecursionError):  # what else is wrong is said later
+            check_aliases(path, (root / path).read_text(encoding="utf-8"))
+    return root
 
 
 def enter_root() -> Path:
