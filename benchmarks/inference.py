@@ -29,16 +29,16 @@ import openvino
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, quant_pre_process, quantize_static
+from PIL import Image
 
+from pilotnet_sdnn.dataset.resizing import resize
 from pilotnet_sdnn.dataset.road import Dataset, open_dataset
 from pilotnet_sdnn.loihi.fixed_point import encode
 from pilotnet_sdnn.loihi.runtime import Network
 from pilotnet_sdnn.params import load_params
-from pilotnet_sdnn.paths import ANN, EXPORTED_NETWORK, FRAMES, NETWORK
+from pilotnet_sdnn.paths import ANN, EXPORTED_NETWORK, FRAMES
 from pilotnet_sdnn.sdnn.ann import images, load_ann
-from pilotnet_sdnn.sdnn.geometry import layer_geometries
 from pilotnet_sdnn.sdnn.lava import simulate_fixed_point
-from pilotnet_sdnn.sdnn.network import load_network
 
 WARM_UP = 32  # frames, at the start of every round, that do not count
 CALIBRATION = 200  # frames of training road, for int8
@@ -82,10 +82,9 @@ def main() -> None:
 
 
 def compare(network: Network, models: dict[str, Path], frames: np.ndarray, rounds: int, cores: int) -> dict[str, float]:
-    """Print the time of a frame on every side; the medians in microseconds."""
+    """Print the time of a frame on every side; the medians in microseconds, with warm caches."""
     inputs = images(torch.from_numpy(frames)[None]).contiguous().numpy()[:, None]
     sides: dict[str, Side] = {name: dense(name, path, inputs, cores) for name, path in models.items()}
-    events, synops = np.zeros(len(frames)), np.zeros(len(frames))
     stream = network.stream()
 
     def event_driven(number: int) -> None:
@@ -94,34 +93,45 @@ def compare(network: Network, models: dict[str, Path], frames: np.ndarray, round
             stream = network.stream()
         stream.step(frames[number])
 
-    timed = timings({**sides, EVENTS: event_driven}, len(frames), rounds)
-    stream = network.stream()
-    for number, frame in enumerate(frames):
-        stream.step(frame)
-        events[number], synops[number] = stream.events[:-1].sum(), stream.synops.sum()
+    sides[EVENTS] = event_driven
+    camera = Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8))
+    medians = table(f"{cores} core{'s' * (cores > 1)}, nothing else", timings(sides, len(frames), rounds))
+    table("the same, after a camera's frame of 640x480 was resized", timings(sides, len(frames), rounds, camera))
 
-    print(f"\n{cores} core{'s' * (cores > 1)}: microseconds a frame")
+    counted = []
+    for number in range(len(frames)):
+        event_driven(number)
+        counted.append((stream.events[:-1].sum(), stream.synops.sum()))
+    events, synops = np.mean(counted[WARM_UP:], 0)
+    print(f"operations: {network.macs:,} MACs / {synops:,.0f} synops  {network.macs / synops:.2f} x; "
+          f"{events:,.0f} events a frame; a stream has {stream.nbytes / 1e6:.2f} MB")  # fmt: skip
+    return medians
+
+
+def table(title: str, timed: dict[str, Timed]) -> dict[str, float]:
+    """Print times and ratios; the medians in microseconds."""
+    print(f"\n{title}: microseconds a frame")
     print(f"{'':20}{'median':>8}{'p99':>8}{'p99 / median':>14}{'p99 of single runs':>20}")
     medians = {name: float(np.median(side.frames)) / 1e3 for name, side in timed.items()}
     for name, side in timed.items():
         p99, single = np.percentile(side.frames, 99) / 1e3, np.percentile(side.runs, 99) / 1e3
         print(f"{name:20}{medians[name]:8.1f}{p99:8.1f}{p99 / medians[name]:14.2f}{single:20.1f}")
-    for name in models:
+    for name in list(medians)[:-1]:
         print(f"{name} / {EVENTS}  {medians[name] / medians[EVENTS]:.2f} x")
-    counted = slice(WARM_UP, None)
-    macs = sum(layer.macs for layer in layer_geometries(load_network(NETWORK)))
-    print(f"operations: {macs:,} MACs / {synops[counted].mean():,.0f} synops  {macs / synops[counted].mean():.2f} x; "
-          f"{events[counted].mean():,.0f} events a frame")  # fmt: skip
-    print(f"memory of a stream: {stream.nbytes / 1e6:.2f} MB")
     return medians
 
 
-def timings(sides: dict[str, Side], count: int, rounds: int) -> dict[str, Timed]:
-    """Run all sides over frames 0 to `count` - 1, in turns."""
+def timings(sides: dict[str, Side], count: int, rounds: int, camera: Image.Image | None = None) -> dict[str, Timed]:
+    """Run all sides over frames 0 to `count` - 1, in turns.
+
+    With an image, it is resized before each frame, which is not timed: caches then hold what a camera leaves in them.
+    """
     taken = {name: np.zeros((rounds, count)) for name in sides}
     for done in range(rounds):
         for name, side in sides.items():
             for number in range(count):
+                if camera:
+                    resize(camera)
                 start = time.perf_counter_ns()
                 side(number)
                 taken[name][done, number] = time.perf_counter_ns() - start
@@ -195,7 +205,7 @@ def as_onnx(ann: torch.nn.Sequential) -> onnx.ModelProto:
     for number, layer in enumerate(ann):
         if isinstance(layer, torch.nn.Dropout):  # does nothing after training
             continue
-        inputs, kind = [value], ""
+        inputs, kind = [value], type(layer).__name__
         attributes: dict = {}
         if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
             for name, tensor in layer.named_parameters():

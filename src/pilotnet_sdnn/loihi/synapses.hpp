@@ -8,38 +8,48 @@
 
 namespace {
 
-// Add what an event brings to a row of sums; kVectors of an output, 0 if known only here.
-template <int kVectors, int kGroup>
-inline void add_event(int64_t vectors, int64_t taps, int64_t step, const int32_t* messages, const Vector* weight,
+// Add what an event brings to a row of sums. kVectors of an output and kTaps are 0 where they are known only here.
+template <int kVectors, int kGroup, int kTaps>
+inline void add_event(const Layer& layer, int64_t some_taps, const int32_t* messages, const Vector* weight,
                       Vector* target) {
+    const int64_t vectors = kVectors ? kVectors : layer.vectors, taps = kTaps ? kTaps : some_taps;
+    const int64_t step = layer.tap_step;
     int32_t group[kGroup];
     std::copy_n(messages, kGroup, group);
-    for (int64_t tap = 0; tap < taps; tap++, weight += step, target -= vectors)
+#pragma GCC unroll 3
+    for (int64_t tap = 0; tap < taps; tap++)
 #pragma GCC unroll 8
         for (int64_t v = 0; v < vectors; v++) {
-            Vector total = target[v];
+            Vector total = target[v - tap * vectors];
             for (int64_t pair = 0; pair < kGroup; pair++)
-                total = multiply_add(total, group[pair], weight[pair * vectors + v]);
-            target[v] = total;
+                total = multiply_add(total, group[pair], weight[tap * step + pair * vectors + v]);
+            target[v - tap * vectors] = total;
         }
 }
 
 // Add what a list of events brings. Neighbours in the list reach the same sums, and would wait for each other: events
 // take turns that are far apart.
-template <int kVectors, int kGroup>
-void add_events(const Layer& layer, const Events& events, int64_t begin, int64_t end, int64_t taps,
-                const Vector* weights, Vector* sums) {
+template <int kVectors, int kGroup, int kTaps>
+void add_list(Layer layer, const Events& events, int64_t begin, int64_t end, int64_t taps, const Vector* weights,
+              Vector* sums) {
     constexpr int64_t kTurns = 4;
-    const int64_t vectors = kVectors ? kVectors : layer.vectors, step = layer.tap_step;
     const int32_t *messages = events.messages, *weight = events.weight, *target = events.target;
-    const auto add = [=](int64_t event) __attribute__((always_inline)) {
-        add_event<kVectors, kGroup>(vectors, taps, step, messages + event * kGroup, weights + weight[event],
-                                    sums + target[event]);
+    const auto add = [&](int64_t event) __attribute__((always_inline)) {
+        add_event<kVectors, kGroup, kTaps>(layer, taps, messages + event * kGroup, weights + weight[event],
+                                           sums + target[event]);
     };
     const int64_t apart = (end - begin) / kTurns;
     for (int64_t i = begin; i < begin + apart; i++)
         for (int64_t turn = 0; turn < kTurns; turn++) add(i + turn * apart);
     for (int64_t event = begin + kTurns * apart; event < end; event++) add(event);
+}
+
+template <int kVectors, int kGroup>
+void add_events(const Layer& layer, const Events& events, int64_t begin, int64_t end, int64_t taps,
+                const Vector* weights, Vector* sums) {
+    static constexpr auto of = {add_list<kVectors, kGroup, 0>, add_list<kVectors, kGroup, 1>,
+                                add_list<kVectors, kGroup, 2>, add_list<kVectors, kGroup, 3>};
+    if (begin < end && taps) of.begin()[taps < 4 ? taps : 0](layer, events, begin, end, taps, weights, sums);
 }
 
 typedef void (*AddEvents)(const Layer&, const Events&, int64_t, int64_t, int64_t, const Vector*, Vector*);
