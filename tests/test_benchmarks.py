@@ -7,6 +7,7 @@ from clone import ROOT
 
 SMALL = {
     "checkpointing": (),
+    "drive_list": ("--drives", "2", "--frames", "20", "--rounds", "1"),
     "fixed_point": (),
     "inference": ("--rounds", "1", "--frames", "40", "--netx", "3"),
     "loader": ("--frames", "3000", "--rounds", "1", "--threads", "1"),
@@ -14,6 +15,7 @@ SMALL = {
     "road": (),
     "ten_minutes": ("--frames", "320"),
     "training_speed": ("--rounds", "1", "--threads", "1"),
+    "videos": ("--frames", "60", "--rounds", "1", "--memory", "900"),
 }
 
 

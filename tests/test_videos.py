@@ -16,6 +16,7 @@ from clone import TINY, clone_of_working_tree
 from drives import one_line
 from PIL import Image
 
+from pilotnet_sdnn.dataset import resizing
 from pilotnet_sdnn.dataset.resizing import resize, resized_frames
 from pilotnet_sdnn.dataset.store import read_frames
 from pilotnet_sdnn.drive import sources
@@ -82,6 +83,15 @@ def test_every_frame_is_as_ffmpeg_gives_it(tmp_path, suffix):
 def test_any_group_of_pictures(tmp_path, options):
     path = label(write_video(tmp_path / "drive.mp4", **options))
     np.testing.assert_array_equal(packed(path)[0], expected(path))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "avi"])
+def test_long_pieces_are_decoded_a_few_frames_at_a_time(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(resizing, "MAX_PIECE", 10)
+    path = label(write_video(tmp_path / f"drive.{suffix}", g=70), *((number, number) for number in range(0, COUNT, 3)))
+    frames, _, numbers = packed(path)
+    assert numbers == list(range(0, COUNT, 3))
+    np.testing.assert_array_equal(frames, expected(path)[::3])
 
 
 def test_only_labelled_frames_are_taken(tmp_path):

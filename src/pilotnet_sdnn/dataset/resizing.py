@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import groupby, pairwise
+from itertools import groupby, islice, pairwise
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Semaphore
 from pathlib import Path
@@ -39,6 +39,7 @@ from pilotnet_sdnn.interrupts import INTERRUPTS, interrupts_held
 logger = logging.getLogger(__name__)
 
 FRAMES_PER_TASK = 32
+MAX_PIECE = 600  # frames of a video, 6 MB of results, that a worker keeps in memory
 START_SECONDS = 10.0  # maximum wait for a worker to start
 FRAME_SECONDS = 60.0  # a worker that needs longer for one frame is killed
 RETAINED_HEAP = 30 * 2**20  # bytes; glibc retains no more than 32 MB
@@ -46,13 +47,12 @@ MAX_WARNINGS = 5  # bad frames that are logged one by one
 
 
 class Piece(NamedTuple):
-    """Frames of a video that one worker decodes: from a keyframe to before another, or to the end."""
+    """Frames of a video that are decoded together: from a keyframe to before another, or to the end."""
 
     video: Video
     known: Index
     first: int
     stop: int
-    threads: int
 
 
 class Task(NamedTuple):
@@ -114,7 +114,11 @@ def _on_all_cores(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[Resiz
                     started = [pool.submit(os.getpid) for _ in range(cores)]  # a worker for each
                     for _ in started:
                         ready.acquire(timeout=START_SECONDS)
-                yield from prefetch(pool, _resize_frames, _tasks(drive, labels, cores), max_pending=3 * cores)
+                for in_one_go, tasks in groupby(_tasks(drive, labels), _is_long):
+                    if in_one_go:
+                        yield from (part for task in tasks for part in _resize_in_one_go(task, cores))
+                    else:
+                        yield from prefetch(pool, _resize_frames, tasks, max_pending=3 * cores)
             except BrokenProcessPool:
                 if ours.poll():
                     raise UserError(ours.recv()) from None
@@ -130,12 +134,12 @@ def _on_all_cores(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[Resiz
         ) from None
 
 
-def _tasks(drive: zipfile.ZipFile, labels: list[Label], cores: int) -> Iterator[Task]:
+def _tasks(drive: zipfile.ZipFile, labels: list[Label]) -> Iterator[Task]:
     first = 0
     for _, group in groupby(labels, lambda label: label.drive):
         run = list(group)
         if video := video_of(drive, run[0]):
-            yield from _video_tasks(video, run, first, cores)
+            yield from _video_tasks(video, run, first)
         else:
             for start in range(0, len(run), FRAMES_PER_TASK):
                 part = run[start : start + FRAMES_PER_TASK]
@@ -143,19 +147,18 @@ def _tasks(drive: zipfile.ZipFile, labels: list[Label], cores: int) -> Iterator[
         first += len(run)
 
 
-def _video_tasks(video: Video, labels: list[Label], first: int, cores: int) -> Iterator[Task]:
+def _video_tasks(video: Video, labels: list[Label], first: int) -> Iterator[Task]:
     """The labelled frames of a video, cut at keyframes into pieces of at least `FRAMES_PER_TASK` frames."""
     known = index(video)
     cuts = [0]
     for keyframe in known.keyframes:
         if keyframe >= cuts[-1] + FRAMES_PER_TASK:
             cuts.append(keyframe)
-    threads = cores if len(cuts) == 1 else 1
     numbers = [label.number for label in labels]
     for start, stop in pairwise([*cuts, max(known.total, numbers[-1] + 1)]):
         begin, end = bisect_left(numbers, start), bisect_left(numbers, stop)
         if begin < end:
-            yield Task(first + begin, labels[begin:end], [], Piece(video, known, start, numbers[end - 1] + 1, threads))
+            yield Task(first + begin, labels[begin:end], [], Piece(video, known, start, numbers[end - 1] + 1))
 
 
 class _Worker:
@@ -213,19 +216,49 @@ def _resize_frames(task: Task) -> Resized:
 
 def _resize_piece(task: Task, piece: Piece) -> Resized:
     """In a worker: decode a piece of a video and resize its labelled frames."""
-    wanted = {label.number: at for at, label in enumerate(task.labels)}
-    resized: dict[int, np.ndarray] = {}
     _Worker.frame, _Worker.started = f"{piece.video.where}: frame {piece.first}", time.monotonic()
-    for number, image in frames(piece.video, piece.known, piece.first, piece.stop, piece.threads):
-        _Worker.frame, _Worker.started = f"{piece.video.where}: frame {number + 1}", time.monotonic()
-        if number in wanted:
-            resized[wanted[number]] = resize(image)
+    good, images, bad = [], [], []
+    for at, image in _labelled(task, piece, threads=1):
+        label = task.labels[at]
+        _Worker.frame, _Worker.started = f"{piece.video.where}: frame {label.number + 1}", time.monotonic()
+        if image is None:
+            bad.append(_undecodable(label, piece))
+        else:
+            good.append(task.first + at)
+            images.append(resize(image))
     _Worker.started = 0.0
-    problems = [
-        (label.line, f"{piece.video.where}: frame {label.number} cannot be decoded (data.txt line {label.line})")
-        for at, label in enumerate(task.labels)
-        if at not in resized
-    ]
-    good = sorted(resized)
-    block = np.stack([resized[at] for at in good]) if good else np.empty((0, *FRAME_SHAPE), np.uint8)
-    return Resized((task.first + np.array(good, int), block), problems)
+    return Resized((np.array(good, int), np.array(images, np.uint8).reshape(-1, *FRAME_SHAPE)), bad)
+
+
+def _is_long(task: Task) -> bool:
+    """Whether a piece has more frames than are kept in memory for each worker."""
+    return task.piece is not None and task.piece.stop - task.piece.first > MAX_PIECE
+
+
+def _resize_in_one_go(task: Task, cores: int) -> Iterator[Resized]:
+    """In this process, with the decoder's own threads: a long piece, a few frames at a time."""
+    piece = task.piece
+    assert piece
+    labelled = _labelled(task, piece, cores)
+    while batch := list(islice(labelled, FRAMES_PER_TASK)):
+        good = [(at, resize(image)) for at, image in batch if image]
+        block = np.array([frame for _, frame in good], np.uint8).reshape(-1, *FRAME_SHAPE)
+        bad = [_undecodable(task.labels[at], piece) for at, image in batch if not image]
+        yield Resized((np.array([task.first + at for at, _ in good], int), block), bad)
+
+
+def _labelled(task: Task, piece: Piece, threads: int) -> Iterator[tuple[int, Image.Image | None]]:
+    """The index of each label of a task, with the image of its frame; None if that cannot be decoded."""
+    at = 0
+    for number, image in frames(piece.video, piece.known, piece.first, piece.stop, threads):
+        while at < len(task.labels) and task.labels[at].number < number:
+            yield at, None
+            at += 1
+        if at < len(task.labels) and task.labels[at].number == number:
+            yield at, image
+            at += 1
+    yield from ((missing, None) for missing in range(at, len(task.labels)))
+
+
+def _undecodable(label: Label, piece: Piece) -> tuple[int, str]:
+    return label.line, f"{piece.video.where}: frame {label.number} cannot be decoded (data.txt line {label.line})"
