@@ -17,6 +17,7 @@ from pilotnet_sdnn.drive import synthetic
 from pilotnet_sdnn.drive.drive_zip import open_drive, read_labels
 from pilotnet_sdnn.drive.labels import BadLabels, parse_labels, radians
 from pilotnet_sdnn.inspection.alignment import align, inconclusive, turning, warnings
+from pilotnet_sdnn.inspection.checks import check_parts
 from pilotnet_sdnn.inspection.overview import curves, draw, drive_metrics, jumps
 from pilotnet_sdnn.paths import DRIVE_METRICS, DRIVE_PICTURE, DRIVE_PLOT, FRAMES
 
@@ -228,7 +229,7 @@ def test_drop_outs_of_a_real_drive_are_jumps(real_labels):
 def picture(path, drive: Frames) -> bytes:
     seen = np.full(len(drive.angles), 0.5)
     alignment, jumped = align(seen, drive.angles, drive.segments), jumps(drive.angles, drive.segments)
-    draw(path, drive, alignment, curves(drive, seen, jumped), jumped)
+    draw(path, drive, alignment, curves(drive, seen, jumped), jumped, check_parts(drive, seen))
     return path.read_bytes()
 
 
@@ -263,7 +264,8 @@ def test_chart_of_a_drive_of_any_length(length):
 
 def test_metrics_of_a_drive(drive):
     few = Frames(None, np.radians([0.0, 10, -10, 0]), np.array([0, 0, 1, 1]), np.arange(4), "", 2)
-    metrics = drive_metrics(few, align(np.zeros(4), few.angles, few.segments), np.array([2]))
+    turns = np.zeros(4)
+    metrics = drive_metrics(few, align(turns, few.angles, few.segments), np.array([2]), check_parts(few, turns))
     assert metrics["frames"] == 4 and metrics["skipped_frames"] == 2 and metrics["segments"] == 2
     assert metrics["zero_share"] == 0.5 and metrics["jumps"] == 1 and metrics["warnings"] == 0
     assert metrics["label_max_degrees"] == pytest.approx(10) and metrics["label_std_degrees"] == pytest.approx(50**0.5)
