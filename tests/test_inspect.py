@@ -3,12 +3,14 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 
 import cv2
 import numpy as np
 import pytest
+from clone import ROOT
 from PIL import Image
 
 from pilotnet_sdnn.dataset.resizing import resized_frames
@@ -98,6 +100,7 @@ def test_stage_gives_the_same_bytes_with_any_number_of_threads(tmp_path, drive):
             lambda numbers: described,
             origin="a panned scenery",
         )
+        shutil.copy(ROOT / "params.yaml", folder)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
         command = [sys.executable, "-m", "pilotnet_sdnn.stages.inspect"]
         subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)

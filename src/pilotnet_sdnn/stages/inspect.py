@@ -26,7 +26,8 @@ from pilotnet_sdnn.progress import progress
 
 
 def main() -> None:
-    drive = named_as_in_source(read_frames(FRAMES), load_params().source)
+    params = load_params()
+    drive = named_as_in_source(read_frames(FRAMES), params.source)
     with progress(total=len(drive.angles), desc="movement", unit="frame") as bar:
         turns = turning(drive, bar.update)
     alignment = align(turns, drive.angles, drive.segments)
