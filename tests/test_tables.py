@@ -9,7 +9,8 @@ from drives import JPEG, stage_run, write_folder, write_zip
 from pilotnet_sdnn.drive.drive_zip import open_drive, origin, read_labels
 from pilotnet_sdnn.drive.labels import BadLabels
 from pilotnet_sdnn.drive.times import interpolated, parse_times
-from pilotnet_sdnn.paths import DRIVE
+from pilotnet_sdnn.drive_files import drive_files
+from pilotnet_sdnn.paths import DRIVES
 from pilotnet_sdnn.stages import download, resize
 
 COLUMNS = {"frame": "image", "angle": "angle"}
@@ -33,7 +34,7 @@ class Downloads:
             stage_run(download.main, self.folder, self.monkeypatch, source=source, **params)
         finally:
             self.log = self.capsys.readouterr().out
-        with open_drive(self.folder / DRIVE) as drive:
+        with open_drive(drive_files(self.folder / DRIVES, "download")[0]) as drive:
             self.origin = origin(drive)
             labels = read_labels(drive, BadLabels("data.txt"))
             self.images = [drive.read(f"driving_dataset/{label.frame}") for label in labels]
