@@ -10,8 +10,9 @@ from pilotnet_sdnn.errors import counted, shortened
 from pilotnet_sdnn.inspection.alignment import MIN_FRAMES, Alignment, align, inconclusive, warnings
 
 MIN_DROP = 1.0  # degrees
-DROP_TO_NOISE = 4.0
-NEAR = 5  # frames
+DROP_TO_NOISE = 12.0
+NEAR = 8  # frames
+KIND = 30  # first characters of a warning, which tell the fault
 
 
 class Check(NamedTuple):
@@ -60,20 +61,24 @@ def found_warnings(frames: Frames, checks: list[Check]) -> list[str]:
     What is wrong with a whole drive is not told again of its stretches; neighbouring stretches with the same fault are
     told once.
     """
-    lines = []
-    whole: dict[int, set[str]] = {}  # first words of what is wrong with each drive
-    told: dict[tuple[int, str], int] = {}  # where the stretch with this fault ended
+    found: list[tuple[Check, str]] = []
     for check in checks:
         for warning in warnings(check.alignment):
-            kind = warning[:30]
-            if check.whole:
-                whole.setdefault(check.drive.start, set()).add(kind)
-            elif kind in whole.get(check.drive.start, ()) or told.get((check.drive.start, kind)) == check.start:
-                told[check.drive.start, kind] = check.stop
-                continue
-            told[check.drive.start, kind] = check.stop
-            lines.append(f"{place(frames, check)}: {warning}")
-    return lines
+            at = _same_fault(found, check, warning)
+            if at is None:
+                found.append((check, warning))
+            elif not found[at][0].whole:
+                found[at] = found[at][0]._replace(stop=check.stop), found[at][1]
+    return [f"{place(frames, check)}: {warning}" for check, warning in found]
+
+
+def _same_fault(found: list[tuple[Check, str]], check: Check, warning: str) -> int | None:
+    """The place of an earlier warning that says the same of the whole drive or of the stretch just before."""
+    for at, (other, text) in enumerate(found):
+        same = other.drive == check.drive and text[:KIND] == warning[:KIND]
+        if same and (other.whole or other.stop == check.start):
+            return at
+    return None
 
 
 def place(frames: Frames, check: Check) -> str:
@@ -103,9 +108,9 @@ def conclusive(checks: list[Check]) -> list[Check]:
 def drop_outs(angles: np.ndarray, segments: np.ndarray) -> np.ndarray:
     """Frames whose label leaves those around it for a single frame.
 
-    It differs from the mean of its two neighbours by more than `MIN_DROP`, by more than these differ from each other,
-    and by more than `DROP_TO_NOISE` times what is usual within `NEAR` frames. On Sully Chen's 45,406 labels of 2017, it
-    finds 876 of which 827 are exactly zero; on Udacity CH2_001, none.
+    It is away from the mean of its two neighbours, by more than `MIN_DROP`, than the neighbours differ, and than
+    `DROP_TO_NOISE` times what is usual within `NEAR` frames; and the neighbours are away from theirs the other way,
+    which they are not at the peak of a turn.
 
     Args:
         angles: (N,) radians.
@@ -115,15 +120,17 @@ def drop_outs(angles: np.ndarray, segments: np.ndarray) -> np.ndarray:
     count = len(degrees)
     if count < 3:
         return np.empty(0, int)
-    off, across = np.zeros(count), np.zeros(count)
-    off[1:-1] = np.abs(degrees[1:-1] - (degrees[:-2] + degrees[2:]) / 2)
-    across[1:-1] = np.abs(degrees[2:] - degrees[:-2])
-    together = np.zeros(count, bool)
-    together[1:-1] = (segments[:-2] == segments[1:-1]) & (segments[1:-1] == segments[2:])
-    padded = np.pad(off, NEAR, mode="edge")
-    around = [padded[NEAR + by : NEAR + by + count] for by in range(-NEAR, NEAR + 1) if abs(by) > 1]
-    usual = np.median(around, axis=0)
-    return np.flatnonzero(together & (off > MIN_DROP) & (off > across) & (off > DROP_TO_NOISE * usual))
+    off = np.full(count, np.nan)
+    inside = (segments[:-2] == segments[1:-1]) & (segments[1:-1] == segments[2:])
+    off[1:-1][inside] = (degrees[1:-1] - (degrees[:-2] + degrees[2:]) / 2)[inside]
+    size = np.nan_to_num(np.abs(off))
+    across = np.pad(np.abs(degrees[2:] - degrees[:-2]), 1)
+    padded = np.pad(size, NEAR, mode="edge")
+    usual = np.median([padded[NEAR + by : NEAR + by + count] for by in range(-NEAR, NEAR + 1) if abs(by) > 1], axis=0)
+    beside = np.pad(off, 1, constant_values=np.nan)
+    opposite = [np.isnan(other) | (other * off <= -(off**2) / 4) for other in (beside[:-2], beside[2:])]
+    away = (size > MIN_DROP) & (size > across) & (size > DROP_TO_NOISE * usual)
+    return np.flatnonzero(away & opposite[0] & opposite[1])
 
 
 def said_of_drop_outs(frames: Frames, dropped: np.ndarray) -> str:
