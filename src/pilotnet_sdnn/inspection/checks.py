@@ -125,7 +125,7 @@ def drop_outs(angles: np.ndarray, segments: np.ndarray) -> np.ndarray:
     off[1:-1][inside] = (degrees[1:-1] - (degrees[:-2] + degrees[2:]) / 2)[inside]
     size = np.nan_to_num(np.abs(off))
     across = np.pad(np.abs(degrees[2:] - degrees[:-2]), 1)
-    padded = np.pad(size, NEAR, mode="edge")
+    padded = np.pad(size, NEAR, mode="symmetric")
     usual = np.median([padded[NEAR + by : NEAR + by + count] for by in range(-NEAR, NEAR + 1) if abs(by) > 1], axis=0)
     beside = np.pad(off, 1, constant_values=np.nan)
     opposite = [np.isnan(other) | (other * off <= -(off**2) / 4) for other in (beside[:-2], beside[2:])]
