@@ -471,7 +471,5 @@ def test_two_processes_at_once_download_it_once():
 def test_cache_that_cannot_be_written_to(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(
-        UserError, match="where downloads are kept: Not a directory; set XDG_CACHE_HOME"
-    ):
+    with pytest.raises(UserError, match="where downloads are kept: Not a directory; set XDG_CACHE_HOME"):
         download("https://localhost/drive.zip", lambda path: None, 1000)

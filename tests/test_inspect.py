@@ -3,22 +3,27 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 
 import cv2
 import numpy as np
 import pytest
+from clone import ROOT
+from drives import stage_run
 from PIL import Image
 
 from pilotnet_sdnn.dataset.resizing import resized_frames
-from pilotnet_sdnn.dataset.store import Frames, write_frames
+from pilotnet_sdnn.dataset.store import DriveRange, Frames, write_frames
 from pilotnet_sdnn.drive import synthetic
 from pilotnet_sdnn.drive.drive_zip import open_drive, read_labels
 from pilotnet_sdnn.drive.labels import BadLabels, parse_labels, radians
 from pilotnet_sdnn.inspection.alignment import align, inconclusive, turning, warnings
+from pilotnet_sdnn.inspection.checks import check_parts, drop_outs, found_warnings
 from pilotnet_sdnn.inspection.overview import curves, draw, drive_metrics, jumps
 from pilotnet_sdnn.paths import DRIVE_METRICS, DRIVE_PICTURE, DRIVE_PLOT, FRAMES
+from pilotnet_sdnn.stages import inspect
 
 
 def smooth(rng: np.random.Generator, length: int, over: int) -> np.ndarray:
@@ -97,6 +102,7 @@ def test_stage_gives_the_same_bytes_with_any_number_of_threads(tmp_path, drive):
             lambda numbers: described,
             origin="a panned scenery",
         )
+        shutil.copy(ROOT / "params.yaml", folder)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
         command = [sys.executable, "-m", "pilotnet_sdnn.stages.inspect"]
         subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
@@ -225,10 +231,112 @@ def test_drop_outs_of_a_real_drive_are_jumps(real_labels):
     assert not set(range(260, 283)) & set(found.tolist())  # from 44 to 502 degrees in a second
 
 
+# A wrong part among good ones
+
+
+def several(*signs: int, drives: bool) -> tuple[Frames, np.ndarray]:
+    """The panned scenery's labels several times over, as drives or in one, with their signs; and its turning."""
+    count = len(signs) * COUNT
+    names = [f"{number}.jpg" for number in range(10, 10 + (COUNT if drives else count))] * (len(signs) if drives else 1)
+    parts = [DriveRange(f"drive-{at}.zip", at * COUNT, (at + 1) * COUNT) for at in range(len(signs))]
+    frames = Frames(
+        None,
+        np.concatenate([sign * np.radians(DEGREES) for sign in signs]),
+        np.repeat(np.arange(len(signs)), COUNT) if drives else np.zeros(count, int),
+        np.arange(count),
+        "several",
+        0,
+        parts if drives else [DriveRange("one.zip", 0, count)],
+        np.arange(count) % COUNT + 2 if drives else np.arange(count) + 2,
+        np.array([name.encode() for name in names]),
+    )
+    return frames, np.tile(TURNS, len(signs))
+
+
+def test_wrong_drive_among_good_ones():
+    frames, turns = several(1, 1, -1, 1, drives=True)
+    assert warnings(align(turns, frames.angles, frames.segments)) == []  # together they pass
+    (warning,) = found_warnings(frames, check_parts(frames, turns))
+    assert warning.startswith("drive 3 of 4 (drive-2.zip): the labels seem to have the opposite sign")
+    assert "label_sign: -1 (of several drives, a list)" in warning
+    frames, turns = several(1, 1, drives=True)
+    assert found_warnings(frames, check_parts(frames, turns)) == []
+
+
+def test_wrong_stretch_of_a_good_drive():
+    frames, turns = several(1, 1, -1, -1, 1, 1, 1, drives=False)
+    (warning,) = found_warnings(frames, check_parts(frames, turns))
+    assert warning.startswith("one.zip, lines 2,602 to 5,201, frames 2610.jpg to 5209.jpg: the labels seem to")
+    frames, turns = several(-1, -1, drives=False)  # told once, of the whole drive
+    (warning,) = found_warnings(frames, check_parts(frames, turns))
+    assert warning.startswith("one.zip: the labels seem to have the opposite sign")
+
+
+def test_segments_are_not_checked_together():
+    """Each is long enough by itself; labels 10 frames late in one of them are told of that one."""
+    frames, turns = several(1, 1, 1, drives=False)
+    angles = frames.angles.copy()
+    angles[COUNT : 2 * COUNT] = np.roll(angles[COUNT : 2 * COUNT], 10)
+    late = frames._replace(angles=angles, segments=np.repeat([0, 1, 2], COUNT))
+    (warning,) = found_warnings(late, check_parts(late, turns))
+    assert warning.startswith("one.zip, lines 1,302 to 2,601,") and "10 frames late" in warning
+
+
+def test_stage_names_the_wrong_drive(tmp_path, monkeypatch, capsys, drive):
+    images = [(np.arange(COUNT), drive.frames)]
+    for position, sign in ((1, 1), (2, -1)):
+        path = tmp_path / FRAMES / f"{position}-{'0' * 16}.h5"
+        angles = sign * drive.angles
+        angles[100] += np.radians(40)
+        described = (angles, np.zeros(COUNT))
+        origin = f"drive with labels sha256:{position}"
+        write_frames(path, images, COUNT, lambda numbers, described=described: described, origin=origin)
+    stage_run(inspect.main, tmp_path, monkeypatch, source=["drives/good.zip", "drives/bad.zip"])
+    printed = capsys.readouterr().out
+    assert "WARNING: drive 2 of 2 (bad.zip): the labels seem to have the opposite sign" in printed
+    assert "2 labels drop out for a single frame" in printed, printed
+    assert "first: drive 1 of 2 (good.zip), frame 100, line 101 (" in printed, printed
+    metrics = json.loads((tmp_path / DRIVE_METRICS).read_text())
+    assert metrics["warnings"] == 1 and metrics["parts"] == 2 and metrics["drop_outs"] == 2
+    assert metrics["lowest_correlation"] < -0.9 and abs(metrics["correlation"]) < 0.3
+    with Image.open(tmp_path / DRIVE_PICTURE) as image:
+        assert image.size == (1200, 1000)
+
+
+# Drop-outs
+
+
+def dropping(*degrees: float, segments: list[int] | None = None) -> list[int]:
+    return drop_outs(np.radians(degrees), np.array(segments or [0] * len(degrees))).tolist()
+
+
+def test_drop_outs():
+    assert dropping(5, 5.2, 0, 5.4, 5.5, 5.5) == [2]  # less than a jump of 15 degrees
+    assert dropping(-3, -3, -9, -3, -3, -3) == [2]
+    assert dropping(0, 0, 0, 5, 5, 5, 5) == []  # a step
+    assert dropping(0, 2, 4, 6, 4, 2, 0) == []  # a turn
+    assert dropping(3, -3, 3, -3, 3, -3, 3, -3, 3, -3, 3) == []  # noise
+    assert dropping(5, 5, 0, 5, 5, segments=[0, 0, 1, 2, 2]) == []
+    assert dropping(5, 0) == [] and dropping() == []
+
+
+def test_drop_outs_of_real_drives(real_labels, real_drive):
+    """Single zeros between labels that are well away from zero, and hardly anything else."""
+    degrees = np.array([label.degrees for label in parse_labels(real_labels.read_text(), "labels")])
+    found = drop_outs(np.radians(degrees), np.zeros(len(degrees)))
+    before, after = degrees[:-2], degrees[2:]
+    single = np.flatnonzero((degrees[1:-1] == 0) & (np.minimum(abs(before), abs(after)) > 5) & (before * after > 0)) + 1
+    assert len(np.intersect1d(single, found)) > 0.97 * len(single) > 500
+    assert np.mean(degrees[found] == 0) > 0.9
+    with open_drive(real_drive) as archive:
+        labels = read_labels(archive)
+    assert len(drop_outs(radians(labels), np.zeros(len(labels)))) == 0
+
+
 def picture(path, drive: Frames) -> bytes:
     seen = np.full(len(drive.angles), 0.5)
     alignment, jumped = align(seen, drive.angles, drive.segments), jumps(drive.angles, drive.segments)
-    draw(path, drive, alignment, curves(drive, seen, jumped), jumped)
+    draw(path, drive, alignment, curves(drive, seen, jumped), jumped, check_parts(drive, seen))
     return path.read_bytes()
 
 
@@ -263,7 +371,8 @@ def test_chart_of_a_drive_of_any_length(length):
 
 def test_metrics_of_a_drive(drive):
     few = Frames(None, np.radians([0.0, 10, -10, 0]), np.array([0, 0, 1, 1]), np.arange(4), "", 2)
-    metrics = drive_metrics(few, align(np.zeros(4), few.angles, few.segments), np.array([2]))
+    turns = np.zeros(4)
+    metrics = drive_metrics(few, align(turns, few.angles, few.segments), np.array([2]), check_parts(few, turns))
     assert metrics["frames"] == 4 and metrics["skipped_frames"] == 2 and metrics["segments"] == 2
     assert metrics["zero_share"] == 0.5 and metrics["jumps"] == 1 and metrics["warnings"] == 0
     assert metrics["label_max_degrees"] == pytest.approx(10) and metrics["label_std_degrees"] == pytest.approx(50**0.5)

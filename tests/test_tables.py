@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from drives import JPEG, stage_run, write_folder, write_zip
 
+from pilotnet_sdnn.dataset.road import open_dataset
+from pilotnet_sdnn.dataset.store import read_frames
 from pilotnet_sdnn.drive.drive_zip import open_drive, origin, read_labels
 from pilotnet_sdnn.drive.labels import BadLabels
 from pilotnet_sdnn.drive.times import interpolated, parse_times
-from pilotnet_sdnn.paths import DRIVE
+from pilotnet_sdnn.drive_files import drive_files
+from pilotnet_sdnn.paths import DRIVES
+from pilotnet_sdnn.paths import FRAMES as FRAMES_FOLDER
 from pilotnet_sdnn.stages import download, resize
 
 COLUMNS = {"frame": "image", "angle": "angle"}
@@ -33,7 +37,7 @@ class Downloads:
             stage_run(download.main, self.folder, self.monkeypatch, source=source, **params)
         finally:
             self.log = self.capsys.readouterr().out
-        with open_drive(self.folder / DRIVE) as drive:
+        with open_drive(drive_files(self.folder / DRIVES, "download")[0]) as drive:
             self.origin = origin(drive)
             labels = read_labels(drive, BadLabels("data.txt"))
             self.images = [drive.read(f"driving_dataset/{label.frame}") for label in labels]
@@ -495,3 +499,66 @@ def test_bad_line_is_quoted_by_the_later_stages_as_in_the_table(downloads):
     stage_run(resize.main, downloads.folder, downloads.monkeypatch, on_bad_frame="skip")
     printed = downloads.capsys.readouterr().out
     assert f"warning: 2 labels left out, first {first}" in printed and "nan" not in printed
+
+
+# Labels of exactly zero
+
+
+def keyboard(count: int = 100) -> list[float]:
+    """Steering by keyboard: mostly zero, now and then a key for a frame or two."""
+    return [0.5 if number % 7 in (3, 4) else -0.25 if number % 11 == 5 else 0 for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("layout", "zero_labels", "repaired"),
+    [
+        ("simulator", "auto", False),
+        ("csv", "auto", False),
+        ("data.txt", "auto", True),
+        ("simulator", "repair", True),
+        ("data.txt", "keep", False),
+    ],
+)
+def test_zero_is_a_label_but_in_sensors_drives(downloads, layout, zero_labels, repaired):
+    steering = keyboard()
+    names = [f"{number}.jpg" for number in range(len(steering))]
+    files = {
+        "simulator": simulator(*(f"{angle}, 0, 0, 1" for angle in steering)),
+        "csv": {"log.csv": table(",", names, steering, head="image,angle\n"), **dict.fromkeys(names, JPEG)},
+        "data.txt": {"data.txt": table(" ", names, [25 * a for a in steering]), **dict.fromkeys(names, JPEG)},
+    }[layout]
+    downloads(files, csv_columns=COLUMNS if layout == "csv" else {}, csv_unit="-1..1")
+    stage_run(resize.main, downloads.folder, downloads.monkeypatch, zero_labels=zero_labels)
+    zeros = f"{steering.count(0)} labels of exactly 0, "
+    assert zeros + ("taken for drop-outs" if repaired else "kept") in downloads.capsys.readouterr().out
+    dataset = open_dataset(downloads.folder / FRAMES_FOLDER, 4, "blocked")
+    degrees = np.degrees(dataset.angles)
+    if repaired:
+        assert np.count_nonzero(degrees == 0) < steering.count(0)
+    else:
+        np.testing.assert_allclose(degrees, 25 * np.array(steering), atol=1e-5)
+
+
+def test_lines_and_names_of_frames_stay_those_of_the_table(downloads):
+    """A comment, a header, a blank line, another camera and a bad line are before the frames that are used."""
+    rows = [
+        "# my car",
+        "image,camera,angle",
+        "",
+        "a.jpg,left,1",
+        "b.jpg,front,left",
+        "c.jpg,front,12",
+        "17.jpg,front,7",
+    ]
+    files = {"log.csv": "\n".join(rows), **{f"{name}.jpg": JPEG for name in ("a", "b", "c", "17")}}
+    columns = {**COLUMNS, "camera": "camera"}
+    downloads(files, csv_columns=columns, csv_camera="front", on_bad_frame="skip")
+    stage_run(resize.main, downloads.folder, downloads.monkeypatch, on_bad_frame="skip")
+    frames = read_frames(downloads.folder / FRAMES_FOLDER)
+    assert frames.lines.tolist() == [6, 7]
+    assert [frames.name(frame) for frame in range(2)] == ["c.jpg", "17.jpg"]
+    assert frames.segments.tolist() == [0, 1]
+    assert frames.own_numbers(np.array([1])).tolist() == [17] and frames.own_numbers(np.array([0, 1])).tolist() == [
+        6,
+        7,
+    ]

@@ -59,7 +59,7 @@ def test_maps_beside_each_other():
 def test_a_positive_angle_turns_the_wheel_to_the_right(degrees):
     """The orange mark on the rim of the label's wheel moves to the side of the angle."""
     image = Image.new("RGB", (1280, 720))
-    draw_wheels(image, ImageDraw.Draw(image), Scene(image, np.radians(degrees), "test", 0, Moment(0.0, [], 0)))
+    draw_wheels(image, ImageDraw.Draw(image), Scene(image, np.radians(degrees), "test", "0.jpg", Moment(0.0, [], 0)))
     left = np.asarray(image)[:185, 812:1036].astype(int)
     orange = (left[..., 0] > 200) & (left[..., 2] < 100)
     side = np.flatnonzero(orange.any(0)).mean() - left.shape[1] / 2

@@ -59,13 +59,13 @@ def _are_thresholds(value: Any) -> bool:
     return len(values) == 5 and all(_is_number(number) and number > 0 for number in values)
 
 
+def _are_signs(value: Any) -> bool:
+    signs = value if isinstance(value, list) else [value]
+    return len(signs) > 0 and all(type(sign) is int and abs(sign) == 1 for sign in signs)
+
+
 def _are_columns(value: Any) -> bool:
-    if not isinstance(value, dict) or not {"frame", "angle", "time"} <= set(value) <= {
-        "frame",
-        "angle",
-        "time",
-        "camera",
-    }:
+    if not isinstance(value, dict) or set(value) - {"camera"} != {"frame", "angle", "time"}:
         return False
     named = {what: column for what, column in value.items() if column is not None}
     if not all(isinstance(column, str) or (type(column) is int and column >= 0) for column in named.values()):
@@ -94,7 +94,8 @@ class Params:
     csv_unit: str | None = _allowed(
         "degrees, radians, -1..1 or null", lambda value: value in ("degrees", "radians", "-1..1", None)
     )
-    label_sign: int = _allowed("1 or -1", lambda value: type(value) is int and abs(value) == 1)
+    label_sign: int | list[int] = _allowed("1 or -1, or a list of these, one for each source", _are_signs)  # noqa: RUF009
+    zero_labels: str = _one_of("auto", "repair", "keep")
     gap_frames: int = _integer(1)
     gap_seconds: float = _positive()
     seed: int = _integer(0, 2**64 - 1)
@@ -133,6 +134,9 @@ class Params:
     energy_add_pj: float = _not_negative()
     kernels: str = _one_of("auto", "native", "torch")
     threads: int = _integer(1, 1024)
+
+
+NAMELESS = "drive with labels sha256:"  # and the beginning of the checksum: the name of a drive whose zip has none
 
 
 def drive_name(params: Mapping[str, Any]) -> str:

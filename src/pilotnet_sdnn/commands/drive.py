@@ -141,6 +141,7 @@ def main() -> None:
         params = load_params()
         reading = Reading(
             csv_columns=params.csv_columns,
+            csv_unit="degrees",  # no angle is used
             max_gigabytes=params.max_gigabytes,
             csv_camera=params.csv_camera,
             csv_frames=params.csv_frames,
@@ -197,7 +198,7 @@ def written(
             if follow and not printed(json.dumps(answer._asdict())):
                 stop.name = "the end of a pipe"
             bar.update()
-            yield Scene(frame.image, None, None, frame.seconds, moment)
+            yield Scene(frame.image, None, None, f"{frame.seconds:.2f} s", moment)
 
 
 def printed(line: str) -> bool:

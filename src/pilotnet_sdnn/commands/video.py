@@ -61,12 +61,13 @@ def main() -> None:
         with open_drive(drive_files(DRIVES, "download")[drive.frames.place(shown.start)[0]]) as camera:
             labels = read_labels(camera, BadLabels(labels_name(camera), params.on_bad_frame))  # as resize reads them
             images = camera_images(camera, [labels[drive.numbers[frame]] for frame in range(*shown)])
-            scenes = film(images, dataset.angles[frames], parts, frames / FRAME_RATE, moments)
+            _, names = drive.named(frames)
+            scenes = film(images, dataset.angles[frames], parts, names, moments)
             video = pictures(scenes, macs, drive.origin, note)
             write_video(arguments.file, progress(video, total=len(frames), desc=str(arguments.file), unit="frame"))
     print(
         f"{arguments.file}: seconds {frames[0] / FRAME_RATE:g} to {(frames[-1] + 1) / FRAME_RATE:g} of {drive.origin}, "
-        f"{note}"
+        f"frames {names[0]} to {names[-1]}, {note}"
     )
 
 
@@ -106,12 +107,12 @@ def film(
     images: Iterable[Image.Image],
     angles: np.ndarray,
     parts: list[str],
-    seconds: np.ndarray,
+    names: list[str],
     moments: Iterable[Moment],
 ) -> Iterator[Scene]:
     """Each image together with what the network did in that frame."""
-    for seen, angle, where, second, moment in zip(images, angles, parts, seconds, moments, strict=True):
-        yield Scene(seen, float(angle), where, float(second), moment)
+    for seen, angle, where, name, moment in zip(images, angles, parts, names, moments, strict=True):
+        yield Scene(seen, float(angle), where, name, moment)
 
 
 def part(frame: int, split: Split) -> str:

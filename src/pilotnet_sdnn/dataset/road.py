@@ -46,4 +46,6 @@ def open_dataset(path: Path, sequence: int, split: str) -> Dataset:
     period = sequence if split == "random" else len(drive.angles)
     segments = frames_of_segments(drive.segments)
     angles = np.concatenate([repair_zero_labels(drive.angles[frames], period) for frames in segments])
+    for start, stop in ((part.start, part.stop) for part in drive.drives if not part.repairs_zeros):
+        angles[start:stop] = drive.angles[start:stop]
     return Dataset(drive, angles, split_drive(drive.segments, sequence, split))

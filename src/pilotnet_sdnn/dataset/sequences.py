@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pilotnet_sdnn.dataset.store import FRAME_SHAPE, StoredFrames
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, counted
 
 
 class Sequences:
@@ -75,6 +75,13 @@ def repair_zero_labels(angles: np.ndarray, sequence: int) -> np.ndarray:
     repaired = angles.copy()
     repaired[missing] = (angles[missing - 1].astype(float) + angles[missing + 1]) / 2
     return repaired
+
+
+def said_of_zeros(zeros: int, repaired: bool) -> str:
+    """What a log says about the labels of a drive that are exactly zero."""
+    if repaired:
+        return f"{counted(zeros, 'label')} of exactly 0, taken for drop-outs and interpolated (zero_labels)"
+    return f"{counted(zeros, 'label')} of exactly 0, kept (zero_labels)"
 
 
 def frames_of_segments(segments: np.ndarray) -> list[np.ndarray]:

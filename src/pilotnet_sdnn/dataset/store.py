@@ -5,9 +5,13 @@ A file holds the N readable frames of its drive in the order of time:
     angles    float32 (N,), radians as labelled
     segments  int32 (N,), number of the frame's segment: a piece of the drive without a gap
     numbers   int32 (N,), index of the frame's label in the drive, from 0; bad frames leave gaps
-The attributes are `skipped`, the number of bad frames left out, and `origin` and `labels_sha256`, which name the drive.
+    lines     int32 (N,), line of the label in the drive's own table
+    names     text (N,), file name of the frame in the drive
+The attributes are `skipped`, the number of bad frames left out, `repairs_zeros`, whether labels of exactly zero are
+drop-outs, and `origin` and `labels_sha256`, which name the drive.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +31,7 @@ DATASETS: dict[str, tuple[type, tuple[int, ...]]] = {  # dtype, and shape of an 
     "angles": (np.float32, ()),
     "segments": (np.int32, ()),
     "numbers": (np.int32, ()),
+    "lines": (np.int32, ()),
 }
 
 Block = tuple[np.ndarray, np.ndarray]  # label numbers (n,) and their frames (n, 33, 100, 3) uint8
@@ -79,6 +84,7 @@ class DriveRange(NamedTuple):
     origin: str  # name of the drive
     start: int
     stop: int  # the frame after its last
+    repairs_zeros: bool = True  # labels of exactly zero are drop-outs
 
 
 class Frames(NamedTuple):
@@ -91,6 +97,24 @@ class Frames(NamedTuple):
     origin: str  # names of the drives
     skipped: int  # bad frames left out
     drives: Sequence[DriveRange] = ()
+    lines: np.ndarray = np.empty(0, np.int32)  # (N,) of each frame's label in its drive's own table
+    names: np.ndarray = np.empty(0, "S1")  # (N,) file name of each frame in its drive, UTF-8
+
+    def name(self, frame: int | np.integer) -> str:
+        """The file name of a frame in its drive."""
+        return printable(self.names[frame].decode("utf-8", "replace")) if len(self.names) else str(frame)
+
+    def named(self, frames: np.ndarray) -> tuple[np.ndarray, list[str]]:
+        """Numbers and file names of frames of one drive, for a table."""
+        return self.own_numbers(frames), [self.name(frame) for frame in frames]
+
+    def own_numbers(self, frames: np.ndarray) -> np.ndarray:
+        """The number in the name of each frame, or, if it has none or a time, the line of its label."""
+        if not len(self.names):
+            return frames
+        stems = [self.name(frame).rpartition("/")[2].partition(".")[0] for frame in frames]
+        numeric = all(re.fullmatch("[0-9]{1,9}", stem) for stem in stems)
+        return np.array([int(stem) for stem in stems], int) if numeric else self.lines[frames]
 
 
 def write_frames(
@@ -99,7 +123,9 @@ def write_frames(
     labels: int,
     describe: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
     skipped: int = 0,
-    **attributes: str,
+    names: Sequence[str] = (),
+    lines: Sequence[int] = (),
+    **attributes: str | bool,
 ) -> None:
     """Write the file of one drive, a block at a time.
 
@@ -109,7 +135,9 @@ def write_frames(
         labels: number of labels, good and bad.
         describe: maps label numbers (N,) to angles (N,) in radians and segments (N,).
         skipped: labels that were already left out.
-        attributes: identify the drive; `read_frames` returns `origin`.
+        names: of the frames of all labels, good and bad; empty: their numbers.
+        lines: of all labels in the drive's own table; empty: from 1.
+        attributes: identify the drive; `read_frames` returns `origin` and `repairs_zeros`.
 
     Raises:
         UserError: every frame is bad.
@@ -122,10 +150,13 @@ def write_frames(
             _shorten(temporary, len(numbers))
         angles, segments = describe(numbers)
         with h5py.File(temporary, "r+") as store:
-            store.attrs.update(attributes, skipped=skipped + labels - len(numbers))
+            store.attrs.update({"repairs_zeros": True} | attributes, skipped=skipped + labels - len(numbers))
             store["angles"] = angles.astype(np.float32)
             store["segments"] = segments.astype(np.int32)
             store["numbers"] = numbers.astype(np.int32)
+            store["lines"] = np.array([lines[number] for number in numbers] if lines else numbers + 1, np.int32)
+            texts = [names[number] for number in numbers] if names else map(str, numbers)
+            store["names"] = np.array([text.encode() for text in texts])
 
 
 def _pack(path: Path, blocks: Iterable[Block], capacity: int) -> np.ndarray:
@@ -170,9 +201,11 @@ def read_frames(path: Path) -> Frames:
         joint_name([drive.origin for drive in drives]),
         sum(drive.skipped for drive in drives),
         [
-            DriveRange(drive.origin, stop - count, stop)
+            DriveRange(drive.origin, stop - count, stop, drive.repairs_zeros)
             for drive, count, stop in zip(drives, counts, stops, strict=True)
         ],
+        np.concatenate([drive.lines for drive in drives]),
+        np.concatenate([drive.names for drive in drives]),
     )
 
 
@@ -185,33 +218,42 @@ class _DriveFrames(NamedTuple):
     numbers: np.ndarray
     origin: str
     skipped: int
+    lines: np.ndarray
+    names: np.ndarray
+    repairs_zeros: bool
 
 
 def _read_drive(path: Path) -> _DriveFrames:
     try:
         store = h5py.File(path)
         frames, *labels = (_dataset(store, path, name, *expected) for name, expected in DATASETS.items())
-        if len({len(dataset) for dataset in (frames, *labels)}) != 1:
+        names = _dataset(store, path, "names", store["names"].dtype, ())
+        if names.dtype.kind != "S":
+            raise ValueError("its names are no texts")
+        if len({len(dataset) for dataset in (frames, names, *labels)}) != 1:
             raise ValueError("its datasets differ in length")
-        angles, segments, numbers = (dataset[:] for dataset in labels)
+        angles, segments, numbers, lines, texts = (dataset[:] for dataset in (*labels, names))
         if not np.isfinite(angles).all():
             raise ValueError("an angle is not finite")
         if segments[0] < 0 or segments[-1] > len(segments) or (np.diff(segments) < 0).any():
             raise ValueError("its segments are out of order")
         if numbers[0] < 0 or (np.diff(numbers) < 1).any():
             raise ValueError("its label numbers are out of order")
-        origin, skipped = store.attrs["origin"], store.attrs["skipped"]
+        origin, skipped, repairs = (store.attrs[name] for name in ("origin", "skipped", "repairs_zeros"))
         if not isinstance(origin, str) or not isinstance(skipped, np.integer) or skipped < 0:
             raise ValueError("expected the attributes origin, a text, and skipped, a count")
+        if not isinstance(repairs, np.bool_):
+            raise ValueError("expected the attribute repairs_zeros, true or false")
     except MemoryError:
         raise
     except Exception as error:  # damaged bytes make h5py raise any of a dozen exceptions
         reason = shortened(one_line(error), 120)
         raise UserError(f"{path}: not a readable frames file ({reason}); `dvc repro resize` rebuilds it") from None
-    return _DriveFrames(frames, angles, segments, numbers, printable(origin[:200]), int(skipped))
+    name = printable(origin[:200])
+    return _DriveFrames(frames, angles, segments, numbers, name, int(skipped), lines, texts, bool(repairs))
 
 
-def _dataset(store: h5py.File, path: Path, name: str, dtype: type, shape: tuple[int, ...]) -> h5py.Dataset:
+def _dataset(store: h5py.File, path: Path, name: str, dtype: type | np.dtype, shape: tuple[int, ...]) -> h5py.Dataset:
     """A dataset stored in the file itself, in one piece.
 
     Raises:

@@ -7,13 +7,15 @@ from pilotnet_sdnn.drive.known_sources import Known, look_at, read_known, write_
 from pilotnet_sdnn.drive.reading import Reading
 from pilotnet_sdnn.drive.sources import behind, fetch, is_made_or_on_the_web
 from pilotnet_sdnn.drive_files import DriveFolder, inputs_of, key_of
-from pilotnet_sdnn.errors import UserError, printable, without_password
+from pilotnet_sdnn.errors import UserError, counted, printable, without_password
 
 SYNTHETIC = ("synthetic_frames", "seed")  # parameters of no other drive
 UNKNOWN = 16 * "0"
 
 
-def fetch_all(sources: list[str], folder: DriveFolder, frames: int, seed: int, reading: Reading) -> list[Path]:
+def fetch_all(
+    sources: list[str], folder: DriveFolder, frames: int, seed: int, reading: Reading, label_sign: int | list[int] = 1
+) -> list[Path]:
     """Write each drive as a zip of its own, in the order of the list.
 
     The name of a zip holds two keys: of the source's name, and of its content. So a local drive that has changed is
@@ -25,6 +27,7 @@ def fetch_all(sources: list[str], folder: DriveFolder, frames: int, seed: int, r
         frames: length of the synthetic drive.
         seed: seed of the synthetic drive.
         reading: how to read zips and folders.
+        label_sign: of all drives, or of each.
 
     Returns: the zips that were packed now, and not taken from the cache.
 
@@ -33,9 +36,16 @@ def fetch_all(sources: list[str], folder: DriveFolder, frames: int, seed: int, r
     """
     if twice := [name for name in sources if sources.count(name) > 1]:
         raise UserError(f"params.yaml: source: {quoted(without_password(twice[0]))} appears twice")
+    signs = label_sign if isinstance(label_sign, list) else [label_sign] * len(sources)
+    if len(signs) != len(sources):
+        raise UserError(
+            f"params.yaml: label_sign: {counted(len(signs), 'sign')} for {counted(len(sources), 'drive')}; give one "
+            "for each, or a single one for all"
+        )
     inputs, packed = inputs_of("download"), []
     known, before = {}, read_known()
-    for position, source in enumerate(sources, 1):
+    for position, (source, sign) in enumerate(zip(sources, signs, strict=True), 1):
+        reading, inputs = reading._replace(label_sign=sign), {**inputs, "label_sign": sign}
         if paths := behind(source, reading):
             known[source] = look_at(source, paths)
         elif source in before:

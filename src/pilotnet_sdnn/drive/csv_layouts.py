@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from pilotnet_sdnn.drive.archives import Archive, inside, quoted
+from pilotnet_sdnn.drive.drive_zip import SIMULATOR
 from pilotnet_sdnn.drive.frame_files import FrameFiles
 from pilotnet_sdnn.drive.labels import NUMBER, BadLabels, Label, parse_degrees, parse_time
 from pilotnet_sdnn.drive.reading import FROM_MINUS_1_TO_1, Drive, Reading
@@ -16,7 +17,6 @@ from pilotnet_sdnn.drive.tables import Columns, Row, Table, open_table, read_row
 from pilotnet_sdnn.drive.times import LABEL_GAP, Times, interpolated, parse_times
 from pilotnet_sdnn.errors import UserError
 
-SIMULATOR = "Udacity simulator"
 SIMULATOR_LOG = "driving_log.csv"
 SIMULATOR_COLUMNS: Columns = {"frame": 0, "angle": 3}
 SIMULATOR_WIDTH = 7  # center, left, right, steering, throttle, brake, speed

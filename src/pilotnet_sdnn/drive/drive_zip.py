@@ -17,18 +17,18 @@ from pilotnet_sdnn.drive.images import decode_frame
 from pilotnet_sdnn.drive.labels import BadLabels, Label, decode_text, format_label, parse_labels
 from pilotnet_sdnn.drive.videos import Video, frames, index, is_video, video_in_zip
 from pilotnet_sdnn.errors import UserError, printable
+from pilotnet_sdnn.params import NAMELESS
 
 FOLDER = "driving_dataset"
 LABELS = f"{FOLDER}/data.txt"
 PILOTNET_FRAMES = 45_406
 PILOTNET_LABELS_SHA256 = "235c70454d460b86edf1ddb4afba4354529687ad9ca08cb5d7ddfd8f8d4a8bb7"
 
+ZEROS_ARE_LABELS = "# zeros are labels"  # the last line of a data.txt that was no data.txt before
+SIMULATOR = "Udacity simulator"
+
 # File name, JPEG, degrees and, optionally, seconds since 1970 and, where JPEG is None and degrees nan, the problem.
-Shot = (
-    tuple[str, bytes | None, float]
-    | tuple[str, bytes | None, float, float | None]
-    | tuple[str, bytes | None, float, float | None, str]
-)
+Shot = tuple[str, bytes | None, float] | tuple[str, bytes | None, float, float | None, str]
 
 SHAPE = 455 / 256  # width over height of Sully Chen's frames
 
@@ -159,6 +159,7 @@ def pack_drive(
     path: Path,
     frames: Iterable[Shot],
     origin: str = "",
+    table_lines: list[int] | None = None,
 ) -> None:
     """Write a drive.
 
@@ -168,14 +169,20 @@ def pack_drive(
         path: the zip to write.
         frames: in the order of time.
         origin: name of the drive, shown beside its results.
+        table_lines: the lines of a csv that the labels are from; their lines in data.txt become the same, and labels
+            of zero are labels.
     """
-    lines = []
+    lines: list[str] = []
     with zipfile.ZipFile(path, "w") as drive:
         drive.comment = origin.encode()
-        for name, jpeg, degrees, *more in frames:
+        for labelled, (name, jpeg, degrees, *more) in enumerate(frames):
             if jpeg is not None:
                 drive.writestr(zipfile.ZipInfo(f"{FOLDER}/{name}"), jpeg)
-            lines.append(format_label(Label(name, degrees, 0, *more)))
+            if table_lines:
+                lines += ["#\n"] * (table_lines[labelled] - 1 - len(lines))
+            lines.append(format_label(Label(name, degrees, 0, *more)))  # type: ignore[arg-type]
+        if table_lines:
+            lines.append(f"{ZEROS_ARE_LABELS}\n")
         drive.writestr(zipfile.ZipInfo(LABELS), "".join(lines))
 
 
@@ -191,6 +198,17 @@ def labels_sha256(drive: zipfile.ZipFile) -> str:
     return hashlib.sha256(read_member(drive, LABELS)).hexdigest()
 
 
+def repairs_zeros(drive: zipfile.ZipFile) -> bool:
+    """Whether labels of exactly zero are drop-outs of a sensor, as in Sully Chen's drives.
+
+    In the logs of simulators, which are driven by keyboards, and in other csv files they are labels.
+    """
+    if drive.comment.decode("utf-8", "replace").startswith(f"{SIMULATOR} drive, "):
+        return False
+    text = decode_text(read_member(drive, LABELS), labels_name(drive))
+    return not text.rstrip().endswith(ZEROS_ARE_LABELS)
+
+
 def origin(drive: zipfile.ZipFile, name: str = "") -> str:
     """The name of a drive: from its labels if they are published, its zip's comment, or else `name` or a checksum."""
     checksum = labels_sha256(drive)
@@ -199,4 +217,4 @@ def origin(drive: zipfile.ZipFile, name: str = "") -> str:
         part = f"{frames:,} of {PILOTNET_FRAMES:,} frames of " * (frames < PILOTNET_FRAMES)
         return f"{part}Sully Chen's drive of 2017"
     comment = "".join(filter(str.isprintable, drive.comment.decode("utf-8", "replace")))[:200]
-    return comment or name or f"drive with labels sha256:{checksum[:12]}"
+    return comment or name or f"{NAMELESS}{checksum[:12]}"

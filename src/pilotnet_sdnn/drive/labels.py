@@ -36,6 +36,7 @@ class Label(NamedTuple):
     line: int  # of data.txt, from 1
     time: float | None = None  # seconds since 1970, if the line has a time
     problem: str = ""  # why it was left out
+    place: int = 0  # among the labels, from 1; 0: unknown
 
     @property
     def drive(self) -> str:
@@ -44,9 +45,9 @@ class Label(NamedTuple):
 
     @property
     def number(self) -> int:
-        """N of `N.jpg`; non-numeric names, and numbers that are times, use line numbers."""
+        """N of `N.jpg`; non-numeric names, and numbers that are times, use their place among the labels."""
         stem = self.frame.rpartition("/")[2].partition(".")[0]
-        return int(stem) if re.fullmatch("[0-9]{1,9}", stem) else self.line
+        return int(stem) if re.fullmatch("[0-9]{1,9}", stem) else self.place or self.line
 
 
 class BadLabels:
@@ -143,7 +144,7 @@ def parse_labels(text: str, where: str, bad: BadLabels | None = None, packed: bo
         if first != line and not math.isnan(label.degrees):
             bad.add(line, f"{quoted(label.frame)} already has a label, on line {first}")
             label = label._replace(degrees=math.nan)
-        labels.append(label)
+        labels.append(label._replace(place=len(labels) + 1))
     if strict:
         bad.check()
     if not labels:

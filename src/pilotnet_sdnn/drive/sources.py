@@ -17,11 +17,11 @@ from PIL import Image
 
 from pilotnet_sdnn.drive import synthetic
 from pilotnet_sdnn.drive.archives import Archive, FolderArchive, ZipArchive, open_zip, quoted
-from pilotnet_sdnn.drive.csv_layouts import SIMULATOR
 from pilotnet_sdnn.drive.drive_zip import (
     FOLDER,
     LABELS,
     PILOTNET_LABELS_SHA256,
+    SIMULATOR,
     Shot,
     labels_sha256,
     open_drive,
@@ -84,7 +84,8 @@ def fetch(source: str, path: Path, frames: int, seed: int, reading: Reading = DE
             elif _packed(found):
                 shutil.copyfile(found.archive.where, temporary)
             else:
-                pack_drive(temporary, _shots(found, max_bytes), _origin(found))
+                lines = [label.line for label in found.drive.labels] if found.drive.layout == "csv" else None
+                pack_drive(temporary, _shots(found, max_bytes), _origin(found), lines)
             _read_back(temporary, path, reading)
         finally:
             synthetic_zip.unlink(missing_ok=True)

@@ -53,7 +53,7 @@ def open_table(archive: Archive, name: str, width: int | None = None) -> Table:
     """Detect how a csv file separates its columns.
 
     A comma is taken for a decimal comma only where the whole file leaves no other reading: all lines then have the
-    same number of columns, or `width` of them, and without it they have not, or commas between columns have spaces.
+    same number of columns, or `width` of them, and without it many have more, or commas between columns have spaces.
 
     Args:
         archive: the zip or folder.
@@ -70,13 +70,12 @@ def open_table(archive: Archive, name: str, width: int | None = None) -> Table:
     if separator != "," or not any(re.search(r"\d,\d", line) for _, line in lines):
         return plain
     expected = width or len(plain.head)
-    widths = {len(plain.split(line)) for _, line in lines}
+    wider = sum(len(_trimmed(plain.split(line), expected)) > expected for _, line in lines)
     with_decimal_commas = Table(archive.where, name, lines, _split_at_separating_commas, [])
     spaced = all(re.search(r",\s", line) for _, line in lines)
     cut = _cut_number(plain)
-    if (widths != {expected} or spaced or cut) and _fits(with_decimal_commas, width):
+    if (wider > max(1, len(lines) / 10) or spaced or cut) and _fits(with_decimal_commas, width):
         return with_decimal_commas
-    wider = sum(len(_trimmed(plain.split(line), expected)) > expected for _, line in lines)
     if cut or wider > len(lines) / 2:
         found = f"as in {quoted(cut)}" if cut else f"{wider:,} of {counted(len(lines), 'line')} have more columns"
         raise UserError(

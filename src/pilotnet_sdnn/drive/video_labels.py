@@ -9,7 +9,7 @@ import numpy as np
 
 from pilotnet_sdnn.drive.archives import FolderArchive, quoted
 from pilotnet_sdnn.drive.csv_layouts import SIMULATOR_LOG, angles_in_degrees
-from pilotnet_sdnn.drive.drive_zip import FOLDER, LABELS, packed_name
+from pilotnet_sdnn.drive.drive_zip import FOLDER, LABELS, ZEROS_ARE_LABELS, packed_name
 from pilotnet_sdnn.drive.labels import NUMBER, BadLabels, Label, format_label
 from pilotnet_sdnn.drive.reading import Drive, Reading
 from pilotnet_sdnn.drive.tables import Columns, Row, Table, angle_columns, open_table, read_rows
@@ -163,4 +163,4 @@ def pack_videos(path: Path, videos: list[Path], labels: list[Label], origin: str
             entry = zipfile.ZipInfo(f"{FOLDER}/{packed_name(video.name)}")
             with video.open("rb") as source, packed.open(entry, "w", force_zip64=True) as target:
                 shutil.copyfileobj(source, target, 2**20)
-        packed.writestr(zipfile.ZipInfo(LABELS), "".join(map(format_label, labels)))
+        packed.writestr(zipfile.ZipInfo(LABELS), "".join(map(format_label, labels)) + f"{ZEROS_ARE_LABELS}\n")

@@ -137,7 +137,7 @@ def warnings(alignment: Alignment) -> list[str]:
     if best < 0:
         found.append(
             f"the labels seem to have the opposite sign (correlation {best:.2f}): the picture moves to the right where "
-            f"they say right; negate them, + is to the right"
+            f"they say right; + is to the right: set label_sign: -1 (of several drives, a list)"
         )
     if abs(lag) > LAG_TOLERANCE:
         early, from_where = ("early", "before") if lag > 0 else ("late", "after")

@@ -8,11 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pilotnet_sdnn.dataset.store import FRAME_SHAPE, Frames
-from pilotnet_sdnn.errors import counted
+from pilotnet_sdnn.errors import counted, shortened
 from pilotnet_sdnn.files import atomic_write
-from pilotnet_sdnn.inspection.alignment import LAG_TOLERANCE, MAX_LAG, Alignment, inconclusive, warnings
+from pilotnet_sdnn.inspection.alignment import LAG_TOLERANCE, MAX_LAG, Alignment, inconclusive
+from pilotnet_sdnn.inspection.checks import Check, conclusive, drop_outs, found_warnings
 
 MIN_JUMP = 15.0  # degrees
+MAX_SHOWN = 3  # warnings
+VERDICT_LENGTH = 165  # characters, as wide as the picture
 MAX_POINTS = 1000  # of a curve over the whole drive
 CONTACT_SHEET = (3, 6)  # rows, one for each part of the drive, and columns, from left to right turns
 QUANTILES = (0.01, 0.1, 0.35, 0.65, 0.9, 0.99)  # of the angles, one for each column
@@ -36,8 +39,9 @@ def jumps(angles: np.ndarray, segments: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.abs(steps - usual) > MIN_JUMP) + 1
 
 
-def drive_metrics(drive: Frames, alignment: Alignment, jumped: np.ndarray) -> dict:
+def drive_metrics(drive: Frames, alignment: Alignment, jumped: np.ndarray, checks: list[Check]) -> dict:
     """The content of metrics/drive.json."""
+    judged = conclusive(checks)
     degrees = np.degrees(drive.angles.astype(float))
     return {
         "frames": len(degrees),
@@ -49,10 +53,13 @@ def drive_metrics(drive: Frames, alignment: Alignment, jumped: np.ndarray) -> di
         "label_max_degrees": float(degrees.max()),
         "zero_share": float(np.mean(degrees == 0)),
         "jumps": len(jumped),
+        "drop_outs": len(drop_outs(drive.angles, drive.segments)),
         "correlation": alignment.at_zero,
         "best_lag_frames": alignment.best_lag,
         "best_lag_correlation": alignment.best,
-        "warnings": len(warnings(alignment)),
+        "parts": len(judged),
+        "lowest_correlation": min((check.alignment.best for check in judged), default=math.nan),
+        "warnings": len(found_warnings(drive, checks)),
     }
 
 
@@ -60,7 +67,8 @@ def curves(drive: Frames, turns: np.ndarray, jumped: np.ndarray) -> dict[str, np
     """The drive averaged to at most `MAX_POINTS` points, for a chart.
 
     Returns:
-        Columns of equal length: `frame`, the first of each point; `degrees`, `least_degrees` and `most_degrees`,
+        Columns of equal length: `frame`, the number of the first of each point, its own in a single drive; `name`, its
+        file name; `degrees`, `least_degrees` and `most_degrees`,
         mean, minimum and maximum of its labels; `turn`, columns per frame; `jumps`.
     """
     degrees = np.degrees(drive.angles.astype(float))
@@ -69,7 +77,8 @@ def curves(drive: Frames, turns: np.ndarray, jumped: np.ndarray) -> dict[str, np
     sizes = np.diff(np.append(starts, len(degrees)))
     seen = np.isfinite(turns)
     return {
-        "frame": starts,
+        "frame": frame_axis(drive)[starts],
+        "name": np.array([drive.name(start) for start in starts]),
         "degrees": np.add.reduceat(degrees, starts) / sizes,
         "least_degrees": np.minimum.reduceat(degrees, starts),
         "most_degrees": np.maximum.reduceat(degrees, starts),
@@ -78,10 +87,24 @@ def curves(drive: Frames, turns: np.ndarray, jumped: np.ndarray) -> dict[str, np
     }
 
 
-def draw(path: Path, drive: Frames, alignment: Alignment, chart: dict[str, np.ndarray], jumped: np.ndarray) -> None:
+def frame_axis(drive: Frames) -> np.ndarray:
+    """(N,) numbers of the frames: their own if they rise throughout, as in a single drive, else their positions."""
+    positions = np.arange(len(drive.angles))
+    own = drive.own_numbers(positions)
+    return own if len(drive.drives) < 2 and (np.diff(own) > 0).all() else positions
+
+
+def draw(
+    path: Path,
+    drive: Frames,
+    alignment: Alignment,
+    chart: dict[str, np.ndarray],
+    jumped: np.ndarray,
+    checks: list[Check],
+) -> None:
     """Draw plots/drive.png, 1200x1000 pixels for any length of drive; the same drive gives the same bytes."""
     figure = Figure(figsize=(12, 10), dpi=100)
-    _draw_header(figure, drive, alignment, jumped)
+    _draw_header(figure, drive, alignment, jumped, checks)
     sheet = figure.add_gridspec(*CONTACT_SHEET, left=0.01, right=0.99, bottom=0.5, top=0.9, wspace=0.04, hspace=0.2)
     _draw_contact_sheet(np.asarray(sheet.subplots()), drive)
     _draw_over_time(figure.add_axes((0.06, 0.28, 0.88, 0.18)), chart, drive)
@@ -91,19 +114,21 @@ def draw(path: Path, drive: Frames, alignment: Alignment, chart: dict[str, np.nd
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
-def _draw_header(figure: Figure, drive: Frames, alignment: Alignment, jumped: np.ndarray) -> None:
+def _draw_header(figure: Figure, drive: Frames, alignment: Alignment, jumped: np.ndarray, checks: list[Check]) -> None:
     title = (
         f"{drive.origin[:90]}: {counted(len(drive.angles), 'frame')} used, {drive.skipped:,} left out, "
-        f"{counted(len(jumped), 'jump')}"
+        f"{counted(len(jumped), 'jump')}, {counted(len(drop_outs(drive.angles, drive.segments)), 'drop-out')}"
     )
     figure.text(0.5, 0.975, title, ha="center", va="center", fontsize=13, parse_math=False)
-    if found := warnings(alignment):
-        verdict, colour = "\n".join(found), "firebrick"
-    elif reason := inconclusive(alignment):
+    if found := found_warnings(drive, checks):
+        more = [f"and {len(found) - MAX_SHOWN:,} more"] if len(found) > MAX_SHOWN else []
+        lines = [shortened(line, VERDICT_LENGTH) for line in found[:MAX_SHOWN]]
+        verdict, colour = "\n".join(lines + more), "firebrick"
+    elif not conclusive(checks) and (reason := inconclusive(alignment)):
         verdict, colour = f"inconclusive whether labels match frames: {reason}", "0.4"
     else:
         verdict, colour = f"labels match frames: correlation {alignment.at_zero:.2f}", "seagreen"
-    figure.text(0.5, 0.945, verdict, ha="center", va="center", fontsize=9, color=colour)
+    figure.text(0.5, 0.945, verdict, ha="center", va="center", fontsize=9, color=colour, parse_math=False)
 
 
 def _draw_contact_sheet(axes: np.ndarray, drive: Frames) -> None:
@@ -116,9 +141,8 @@ def _draw_contact_sheet(axes: np.ndarray, drive: Frames) -> None:
                 continue
             order = np.argsort(drive.angles[part], kind="stable")
             number = int(part[order[round(quantile * (len(part) - 1))]])
-            ax.set_title(
-                f"{np.degrees(drive.angles[number]):+.1f}°  (frame {drive.numbers[number]:,})", fontsize=9, pad=3
-            )
+            name = shortened(drive.name(number), 24)
+            ax.set_title(f"{np.degrees(drive.angles[number]):+.1f}°  ({name})", fontsize=9, pad=3, parse_math=False)
             _draw_frame(ax, drive.frames[number], float(drive.angles[number]), strongest)
 
 
@@ -135,7 +159,10 @@ def _draw_frame(ax: Axes, frame: np.ndarray, angle: float, strongest: float) -> 
 
 def _draw_over_time(ax: Axes, chart: dict[str, np.ndarray], drive: Frames) -> None:
     ax.fill_between(chart["frame"], chart["least_degrees"], chart["most_degrees"], color="tab:blue", lw=0.8)
-    ax.set(xlabel="frame", xlim=(0, max(len(drive.angles) - 1, 1)))
+    numbers = frame_axis(drive)
+    several = len(drive.drives) > 1
+    ax.set(xlabel="frame, counted through all drives" if several else "frame")
+    ax.set_xlim(numbers[0], max(numbers[-1], numbers[0] + 1))
     ax.locator_params(axis="x", integer=True)
     ax.set_ylabel("label, degrees, positive to the right", color="tab:blue")
     turns = ax.twinx()
@@ -145,7 +172,7 @@ def _draw_over_time(ax: Axes, chart: dict[str, np.ndarray], drive: Frames) -> No
         reach = max(1.5 * float(np.quantile(np.abs(values), 0.99)), 1e-3)  # a few wild values must not flatten the rest
         axis.set_ylim(-reach, reach)
     for boundary in np.flatnonzero(np.diff(drive.segments))[:MAX_POINTS] + 1:
-        ax.axvline(boundary, color="0.7", lw=0.5, zorder=0)
+        ax.axvline(numbers[boundary], color="0.7", lw=0.5, zorder=0)
     jumped = chart["frame"][chart["jumps"] > 0]
     if len(jumped):
         top = np.full(len(jumped), ax.get_ylim()[1])

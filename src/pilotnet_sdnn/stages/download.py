@@ -20,11 +20,10 @@ def main() -> None:
         max_gigabytes=params.max_gigabytes,
         csv_camera=params.csv_camera,
         csv_frames=params.csv_frames,
-        label_sign=params.label_sign,
     )
     sources = [params.source] if isinstance(params.source, str) else params.source
     with drive_folder(DRIVES) as folder:
-        packed = fetch_all(sources, folder, params.synthetic_frames, params.seed, reading)
+        packed = fetch_all(sources, folder, params.synthetic_frames, params.seed, reading, params.label_sign)
     for path in packed:
         with open_drive(path) as drive:
             labels = read_labels(drive, BadLabels(labels_name(drive), params.on_bad_frame))

@@ -65,7 +65,8 @@ def main() -> None:
     write_csv(DRIFT_PLOT, ("tenth", "mse"), enumerate(tenths.round(6), 1))
     shown = longest_stream(running.is_start)[:PLOTTED_FRAMES]
     degrees = np.degrees([labels[shown], running.angles[shown]]).round(2)
-    write_csv(STEERING_PLOT, ("frame", "label_degrees", "predicted_degrees"), zip(frames[shown], *degrees, strict=True))
+    columns = ("frame", "name", "label_degrees", "predicted_degrees")
+    write_csv(STEERING_PLOT, columns, zip(*dataset.drive.named(frames[shown]), *degrees, strict=True))
 
     print(
         f"{dataset.drive.origin}: {counted(len(dataset.split.test), 'held-out stretch')}, "

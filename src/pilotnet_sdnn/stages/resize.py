@@ -3,13 +3,23 @@
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pilotnet_sdnn.dataset.resizing import resized_frames
+from pilotnet_sdnn.dataset.sequences import said_of_zeros
 from pilotnet_sdnn.dataset.store import Block, read_frames, write_frames
-from pilotnet_sdnn.drive.drive_zip import content_digest, labels_name, labels_sha256, open_drive, origin, read_labels
+from pilotnet_sdnn.drive.drive_zip import (
+    content_digest,
+    labels_name,
+    labels_sha256,
+    open_drive,
+    origin,
+    read_labels,
+    repairs_zeros,
+)
 from pilotnet_sdnn.drive.labels import BadLabels, radians, segments
 from pilotnet_sdnn.drive_files import drive_files, drive_folder, inputs_of, key_of
 from pilotnet_sdnn.errors import counted, exit_on_error
@@ -43,8 +53,21 @@ def resize_drive(drive_zip: Path, path: Path, params: Params) -> None:
             return radians(kept), segments(kept, params.gap_frames, params.gap_seconds)
 
         blocks = with_progress(resized_frames(drive, labels, bad), len(labels))
-        names = {"origin": origin(drive), "labels_sha256": labels_sha256(drive)}
-        write_frames(path, blocks, len(labels), describe, skipped=bad.count, **names)
+        repairs = repairs_zeros(drive) if params.zero_labels == "auto" else params.zero_labels == "repair"
+        write_frames(
+            path,
+            blocks,
+            len(labels),
+            describe,
+            skipped=bad.count,
+            names=[unquote(label.frame) for label in labels],
+            lines=[label.line for label in labels],
+            origin=origin(drive),
+            labels_sha256=labels_sha256(drive),
+            repairs_zeros=repairs,
+        )
+        zeros = sum(label.degrees == 0 for label in labels)
+        print(f"{origin(drive)}: {said_of_zeros(zeros, repairs)}")
     if bad.count:
         print(f"warning: {bad}")
 

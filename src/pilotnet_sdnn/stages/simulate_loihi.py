@@ -79,8 +79,8 @@ def main() -> None:
     )
     shown = np.flatnonzero((frames >= longest.start) & (frames < longest.stop))[:PLOTTED_FRAMES]
     degrees = np.degrees([labels[shown], floating[shown], fixed[shown]]).round(2)
-    columns = ("frame", "label_degrees", "float_degrees", "fixed_point_degrees")
-    write_csv(DEPLOYMENT_PLOT, columns, zip(frames[shown], *degrees, strict=True))
+    columns = ("frame", "name", "label_degrees", "float_degrees", "fixed_point_degrees")
+    write_csv(DEPLOYMENT_PLOT, columns, zip(*drive.named(frames[shown]), *degrees, strict=True))
     print(
         f"{drive.origin}: {counted(len(labels), 'held-out frame')} as Loihi 2 computes them: mse "
         f"{deployment['fixed_point_mse']:.5f} sq. radians, as trained {deployment['float_mse']:.5f}; the two differ by "

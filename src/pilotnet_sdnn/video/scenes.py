@@ -51,7 +51,7 @@ class Scene(NamedTuple):
     camera: Image.Image
     label: float | None  # radians; None: there is no label
     part: str | None  # of the split: test, training or unused; None: not of the dataset
-    seconds: float  # since the beginning of the drive
+    name: str  # of the frame in its drive, or the second if it has none
     moment: Moment
 
 
@@ -110,7 +110,7 @@ def draw_camera(image: Image.Image, draw: ImageDraw.ImageDraw, scene: Scene, ori
     image.paste(scene.camera.resize(size, Image.Resampling.BILINEAR), (left, top))
     if scene.part:
         plate(draw, (left + 10, top + 10), f"{scene.part} frame", PARTS[scene.part])
-    plate(draw, (left + 10, top + size[1] - 34), f"{origin}   {scene.seconds:.2f} s", TEXT)
+    plate(draw, (left + 10, top + size[1] - 34), f"{origin}   {scene.name}", TEXT)
 
 
 def plate(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, color: str) -> None:
