@@ -158,7 +158,8 @@ VERDICTS = r"\b(better|worse|mixed|same|noise|negligible|unchanged|passed|FAILED
 
 def skeleton(line: str) -> str:
     """What is left of a line of output without figures, hashes, rulers and verdicts: it begins with the same words."""
-    return re.split(rf"\b[0-9a-f]{{7,}}\b|[-+]?\d|--+|{VERDICTS}", line)[0].strip()
+    words = re.split(rf"\b[0-9a-f]{{7,}}\b|[-+]?\d|--+|{VERDICTS}", line)[0].split()
+    return " ".join(words)  # figures also decide how wide the columns of a table are
 
 
 def add_drives(clone: Clone, drive: Path) -> None:

@@ -121,6 +121,23 @@ def test_experiment_killed_between_two_stages(clone):
     assert "lam: 0.3" in (clone.path / "params.yaml").read_text()
 
 
+def test_experiment_killed_while_dvc_has_it_in_gits_stash(clone):
+    """It restores the stash of the experiment from there, after it has put the files back as committed."""
+    before = branch(clone)
+    killed_experiment(clone, "lam=0.3")
+    (clone.path / "README.md").write_text("my own work\n")
+    (clone.path / ".dvc/tmp/repro.dat").write_bytes(b"dvc")
+    clone.run("git", "add", "-f", ".dvc/tmp/repro.dat")
+    clone.run("git", "stash", "push")
+    clone.run("git", "update-ref", "refs/exps/exec/EXEC_MERGE", "stash@{0}")
+    printed = clone.run("sdnn-doctor", "--fix")
+    assert "git stash pop" in printed and "git restore --staged --worktree params.yaml" in printed
+    clone.run("git", "stash", "pop")
+    clone.run("git", "restore", "--staged", "--worktree", "params.yaml")
+    assert "repro.dat is staged" in clone.run("sdnn-doctor", "--fix")
+    assert branch(clone) == before and clone.run("git", "status", "--short") == " M README.md\n"
+
+
 def test_results_that_a_stopped_run_removed(clone):
     (clone.path / "metrics/train.json").unlink()
     assert "- metrics/train.json: missing, probably because a run was stopped" in clone.run("sdnn-doctor", code=1)
@@ -410,6 +427,8 @@ def test_experiment_killed_at_an_instant(lab, tmp_path, instant):
     if (clone.path / "README.md").read_text() != "my own work\n":  # as the advice says
         clone.run("git", "restore", "README.md")
         clone.run("git", "stash", "pop")
+        clone.run("git", "restore", "--staged", "--worktree", "params.yaml")
+        clone.run("sdnn-doctor", "--fix")
     assert (clone.path / "README.md").read_text() == "my own work\n"
     results = ["dvc.lock", "metrics", "plots"] + ["params.yaml"] * (instant in ("last stage", "saved"))
     clone.run("git", "restore", "--staged", "--worktree", *results)

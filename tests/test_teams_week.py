@@ -1,4 +1,7 @@
-"""A team's week: two people, two clones, a git server and a shared folder, by the commands of README and docs."""
+"""A team's week: two people, two clones, a git server and a shared folder, by the commands of README and docs.
+
+The other commands of every page, or the reasons why one is not run, are in test_docs.py.
+"""
 
 import os
 import signal

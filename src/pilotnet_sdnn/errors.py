@@ -83,8 +83,9 @@ def damaged(path: Path, problem: object, stage: str) -> UserError:
     if isinstance(problem, MemoryError):
         raise problem
     what = one_line(problem) if isinstance(problem, BaseException) else str(problem)
-    return UserError(
-        f"{path} is damaged or of another kind: {shortened(what, PROBLEM_LENGTH)}; `dvc repro {stage}` rebuilds it"
+    return UserError(  # with -f, because what a colleague's record gave is the same from the cache
+        f"{path} is damaged or of another kind: {shortened(what, PROBLEM_LENGTH)}; `dvc repro {stage}` restores it, "
+        f"`dvc repro -f {stage}` makes it anew"
     )
 
 

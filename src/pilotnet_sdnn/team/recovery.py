@@ -46,6 +46,8 @@ def leftovers(root: Path) -> Iterator[Finding]:
     if dvc_processes(root):
         return
     yield from git_locks(root)
+    for problem, commands in working_tree.staged_by_dvc(root):
+        yield Finding(problem, commands)
     killed = killed_commands(root)
     refs = leftover_refs(root)
     if killed or refs:

@@ -26,9 +26,10 @@ def experiment_changes(root: Path, killed: list[str]) -> Iterator[tuple[str, lis
     Args:
         killed: the dvc commands that were killed, as far as dvc's locks name them.
     """
-    if try_git("ls-files", ".dvc/tmp/repro.dat", root=root):
-        yield "dvc's own repro.dat is staged for commit", [["git", "rm", "-qf", ".dvc/tmp/repro.dat"]]
-    stashed = try_git("rev-parse", "-q", "--verify", "stash@{0}^", root=root) == try_git("rev-parse", "HEAD", root=root)
+    stash, base, head, experiment = (
+        try_git("rev-parse", "-q", "--verify", name, root=root)
+        for name in ("stash@{0}", "stash@{0}^", "HEAD", EXEC_MERGE)
+    )
     if present(root, str(PARAMS)):
         yield params_change(root, killed)
     if results := present(root, *RESULTS):
@@ -37,12 +38,21 @@ def experiment_changes(root: Path, killed: list[str]) -> Iterator[tuple[str, lis
             f"them; `{GO_BACK}` goes back to the last commit",
             [],
         )
-    if stashed:
+    if stash and base == head:
+        both = f", and with them the experiment's {PARAMS}, which `git restore --staged --worktree {PARAMS}` drops"
         yield (
             "your changes may be in git's stash, where dvc puts them for a moment: `git stash show -p` shows them, "
-            "`git stash pop` brings them back, after `git restore` of the files it names",
+            "`git stash pop` brings them back, after `git restore` of the files it names"
+            + both
+            * (stash == experiment),
             [],
         )
+
+
+def staged_by_dvc(root: Path) -> Iterator[tuple[str, list[list[str]]]]:
+    """A file that dvc adds to an experiment, and that would be in the next commit."""
+    if try_git("ls-files", ".dvc/tmp/repro.dat", root=root):
+        yield "dvc's own repro.dat is staged for commit", [["git", "rm", "-qf", ".dvc/tmp/repro.dat"]]
 
 
 def params_change(root: Path, killed: list[str]) -> tuple[str, list[list[str]]]:
