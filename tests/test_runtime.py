@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import drifting_noise
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from networks import PILOTNET, WRAPPING, Convolution, Shape, write
 
@@ -98,6 +98,7 @@ starts = st.sampled_from(["zero", "hardware"])
 
 
 @given(shapes(), corrected_or_not, starts)
+@settings(max_examples=100)
 @example(PILOTNET, True, "hardware")
 @example(PILOTNET, False, "hardware")
 @example(WRAPPING, True, "zero")
@@ -105,10 +106,10 @@ def test_any_network_sends_what_its_definition_sends(shape, corrected, start):
     assert_equal(shape, corrected, start)
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="these instructions are of x86-64")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the flags are of x86-64")
 @pytest.mark.parametrize("flag", ["-mno-avx512vnni", "-mno-avx512f", "-march=x86-64"])
 def test_whatever_instructions_the_processor_has(flag, monkeypatch):
-    portable = load(native.SOURCE._replace(flags=[*native.SOURCE.flags, flag]))
+    portable = load(native.SOURCE._replace(flags=[*native.SOURCE.flags, flag, "-O1"]))  # compiled in half the time
     monkeypatch.setattr(runtime, "library", lambda: portable)
     for shape in (PILOTNET, WRAPPING):
         assert_equal(shape, True, "hardware")
@@ -190,6 +191,39 @@ def test_a_network_without_images(tmp_path):
             file.move(f"layer/{number}", f"layer/{number - 1}")
     with pytest.raises(UserError, match="it has no layer that takes images"):
         Network(tmp_path / "network.net", True)
+
+
+ODD = st.sampled_from([-(2**31), -1, 0, 1, 2, 3, 5, 40, 1000, 2**20, 2**31 - 1])
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(["layer/0/shape", "layer/1/shape", "layer/1/stride", "layer/1/padding", "layer/1/dilation"]),
+    st.lists(ODD, min_size=2, max_size=3),
+)
+@example("layer/1/stride", [2**31 - 1, 2**31 - 1])  # one output; weights would take the whole memory
+def test_network_files_with_odd_numbers(name, values):
+    """They are refused in one line, or run as they are defined."""
+    shape = Shape((2, 5, 6), [Convolution(3, padding=(1, 1))], [4, 1], -9, 9, 5, 1, seed=2)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "odd.net"
+        write(path, shape)
+        with h5py.File(path, "r+") as file:
+            del file[name]
+            file[name] = values
+        try:
+            stream = Network(path, True).stream()
+        except UserError as error:
+            assert len(str(error).splitlines()) == 1
+            return
+        integers = read_network(path)
+    frames = np.random.default_rng(1).integers(0, 256, (3, *stream.network.frame_shape), np.uint8)
+    expected, _ = run(integers, encode(frames[None]), start_state(integers, 1, True), True)
+    for t, frame in enumerate(frames):
+        assert all(
+            np.array_equal(ours, theirs[0, t].numpy())
+            for ours, theirs in zip(stream.messages(frame), expected, strict=True)
+        )
 
 
 @pytest.mark.slow

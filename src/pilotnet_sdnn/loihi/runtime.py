@@ -31,6 +31,7 @@ from pilotnet_sdnn.loihi.native import (
 )
 
 WRAP_TO_24_BITS = (8, 8)  # shift up and down
+MAX_WEIGHTS = 2**29  # of a layer, with zeros in between; a gigabyte
 
 
 class Network:
@@ -57,8 +58,11 @@ class Network:
         self._kept_alive: list[np.ndarray] = []
         for number, layer in enumerate(self.integers):
             self._describe_neurons(self.layers[number], layer, self.shapes[number])
-        for number in range(1, len(self.integers)):
-            self._describe_synapses(number)
+        try:
+            for number in range(1, len(self.integers)):
+                self._describe_synapses(number)
+        except ValueError as error:
+            raise damaged(path, error, "export") from None
         self.macs = sum(  # of an ANN of the same shape
             prod(layer.shape) * layer.synapses.connect.keywords["weight"][0].numel()
             for layer in self.integers
@@ -98,6 +102,7 @@ class Network:
         )
         target.halo = (target.taps - 1) * target.vectors
 
+        _check_size(target.kernel_height * target.kernel_step * 2 * LANES)
         packed = self._aligned(target.kernel_height * target.kernel_step * 2 * LANES, np.int16)
         by_place = np.zeros((height, target.taps * stride, 2 * pairs, target.vectors * LANES), np.int16)
         by_place[:, :width, :inputs, :outputs] = kernel.weight.transpose(2, 3, 1, 0)
@@ -150,6 +155,7 @@ def kernel_of(synapses: Any, shape: tuple[int, ...]) -> Kernel:
         return Kernel(weight.reshape(-1, *shape), shape[1:], (0, 0), (1, 1), 1)
     groups, dilation = given["groups"], given["dilation"]
     outputs, inputs, *size = weight.shape
+    _check_size(outputs * inputs * groups * prod((n - 1) * d + 1 for n, d in zip(size, dilation, strict=True)))
     spread = np.zeros(
         (outputs, inputs * groups, *((n - 1) * d + 1 for n, d in zip(size, dilation, strict=True))), np.int16
     )
@@ -157,6 +163,11 @@ def kernel_of(synapses: Any, shape: tuple[int, ...]) -> Kernel:
         rows = slice(group * outputs // groups, (group + 1) * outputs // groups)
         spread[rows, group * inputs : (group + 1) * inputs, :: dilation[0], :: dilation[1]] = weight[rows]
     return Kernel(spread, given["stride"], given["padding"], dilation, groups)
+
+
+def _check_size(weights: int) -> None:
+    if weights > MAX_WEIGHTS:
+        raise ValueError(f"strides or dilations that spread its weights over {weights:,} places")
 
 
 class Stream:

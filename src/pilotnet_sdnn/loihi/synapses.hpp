@@ -57,9 +57,8 @@ typedef void (*AddEvents)(const Layer&, const Events&, int64_t, int64_t, int64_t
 template <int kGroup>
 AddEvents add_events_of(int64_t vectors) {
     static constexpr AddEvents of[] = {add_events<0, kGroup>, add_events<1, kGroup>, add_events<2, kGroup>,
-                                       add_events<3, kGroup>, add_events<4, kGroup>, add_events<5, kGroup>,
-                                       add_events<6, kGroup>, add_events<7, kGroup>};
-    return of[vectors < 8 ? vectors : 0];
+                                       add_events<3, kGroup>, add_events<4, kGroup>};
+    return of[vectors < 5 ? vectors : 0];
 }
 
 // The same for messages that are no int16.
