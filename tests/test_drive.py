@@ -12,7 +12,6 @@ import zipfile
 from pathlib import Path
 
 import av
-import h5py
 import imageio.v3 as iio
 import networks
 import numpy as np
@@ -24,9 +23,10 @@ from pilotnet_sdnn.commands import drive as command
 from pilotnet_sdnn.dataset.resizing import resize
 from pilotnet_sdnn.dataset.road import open_dataset
 from pilotnet_sdnn.drive.drive_zip import frame_member, open_drive, read_labels
-from pilotnet_sdnn.drive.labels import BadLabels
+from pilotnet_sdnn.drive_files import drive_files
 from pilotnet_sdnn.loihi.comparison import stream_angles
 from pilotnet_sdnn.loihi.fixed_point import read_network, start_state
+from pilotnet_sdnn.paths import DRIVES, EXPORTED_NETWORK, FRAMES
 from pilotnet_sdnn.video import footage
 
 NOISE = np.random.default_rng(4).integers(0, 256, (30, 96, 160, 3), np.uint8)
@@ -38,7 +38,7 @@ def sdnn_drive(monkeypatch, *arguments: object) -> list[dict[str, str]]:
     return rows() if Path("angles.csv").exists() else []
 
 
-def rows(path: str = "angles.csv") -> list[dict[str, str]]:
+def rows(path: Path | str = "angles.csv") -> list[dict[str, str]]:
     with Path(path).open() as file:
         return list(csv.DictReader(file))
 
@@ -109,23 +109,23 @@ def test_images_in_the_order_of_their_numbers(desk, monkeypatch, kind):
 
 
 def test_a_drive_as_the_pipeline_reads_it(tiny_pipeline, monkeypatch, tmp_path):
-    """The whole drive: the frames of data/frames.h5; held-out road: the angles that stage simulate_loihi plotted."""
+    """The whole drive: the frames of data/frames; held-out road: the angles that stage simulate_loihi plotted."""
     monkeypatch.chdir(tiny_pipeline.path)
     table = tmp_path / "angles.csv"
-    sdnn_drive_to = [sys.executable, "-m", "pilotnet_sdnn.commands.drive", "--csv", table]
-    tiny_pipeline.run(*map(str, sdnn_drive_to), "data/raw/driving_dataset.zip")
-    integers = read_network(Path("models/network.net"))
-    with h5py.File("data/frames.h5") as file:
-        frames = file["frames"][:]
+    (packed,) = drive_files(DRIVES, "download")
+    command_line = [sys.executable, "-m", "pilotnet_sdnn.commands.drive", "--csv", str(table)]
+    tiny_pipeline.run(*command_line, str(packed))
+    integers, dataset = read_network(EXPORTED_NETWORK), open_dataset(FRAMES, 16, "blocked")
+    frames = dataset.drive.frames[:]
     whole, events = stream_angles(integers, [frames], lambda layers, n: start_state(layers, n, True), corrected=True)
     assert angles(rows(table)) == whole.tolist()
     assert [int(row["events"]) for row in rows(table)] == events.sum(1).tolist()
 
-    longest = max(open_dataset(Path("data/frames.h5"), 16, "blocked").split.test, key=lambda stretch: stretch.frames)
-    with open_drive(Path("data/raw/driving_dataset.zip")) as drive, zipfile.ZipFile(tmp_path / "part.zip", "w") as part:
-        for label in read_labels(drive, BadLabels("data.txt", "error"))[longest.start : longest.stop]:
+    longest = max(dataset.split.test, key=lambda stretch: stretch.frames)
+    with open_drive(packed) as drive, zipfile.ZipFile(tmp_path / "part.zip", "w") as part:
+        for label in read_labels(drive)[longest.start : longest.stop]:
             part.writestr(label.frame, drive.read(frame_member(label)))
-    tiny_pipeline.run(*map(str, sdnn_drive_to), str(tmp_path / "part.zip"))
+    tiny_pipeline.run(*command_line, str(tmp_path / "part.zip"))
     deployed = [float(row["fixed_point_degrees"]) for row in rows("plots/deployment.csv")]
     assert [round(degrees, 2) for degrees in np.degrees(angles(rows(table)))] == deployed
 

@@ -123,7 +123,7 @@ def frames(video: Video, known: Index, first: int, stop: int, threads: int = 1) 
         if number >= first:
             expected = number + 1
             if not frame.is_corrupt:
-                yield number, _upright(frame)
+                yield number, upright(frame)
 
 
 def _decoded(video: Video, known: Index, first: int, threads: int) -> Iterator[tuple[int, Any]]:
@@ -159,7 +159,8 @@ def _number(pts: np.ndarray, time: int | None) -> int | None:
     return at if at < len(pts) and pts[at] == time else None
 
 
-def _upright(frame: Any) -> Image.Image:
+def upright(frame: Any) -> Image.Image:
+    """A decoded frame as RGB, turned as the camera was held."""
     pixels = frame.to_ndarray(format="rgb24")
     quarters = round(frame.rotation / 90) % 4  # counter-clockwise
     return Image.fromarray(np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels)

@@ -12,11 +12,14 @@ import av
 from PIL import Image
 
 from pilotnet_sdnn.drive.archives import Archive, FolderArchive, ZipArchive, quoted
+from pilotnet_sdnn.drive.drive_zip import LABELS, camera_images, labels_name, open_drive, read_labels
 from pilotnet_sdnn.drive.frame_files import ENDINGS
 from pilotnet_sdnn.drive.images import MAX_PIXELS, decode_frame
+from pilotnet_sdnn.drive.labels import BadLabels
 from pilotnet_sdnn.drive.layouts import read_layout
 from pilotnet_sdnn.drive.reading import Reading
 from pilotnet_sdnn.drive.synthetic_world import FRAME_RATE
+from pilotnet_sdnn.drive.videos import upright
 from pilotnet_sdnn.errors import UserError, one_line, shortened
 
 CAMERA = "v4l2"  # ffmpeg's name for cameras of Linux
@@ -63,7 +66,8 @@ def open_footage(source: str, reading: Reading) -> Footage:
     if stat.S_ISDIR(mode):
         return _images(source, FolderArchive(path), reading)
     if zipfile.is_zipfile(path) or path.suffix.lower() == ".zip":
-        return _images(source, ZipArchive(path, int(reading.max_gigabytes * 1e9)), reading)
+        archive = ZipArchive(path, int(reading.max_gigabytes * 1e9))
+        return _drive(path) if archive.contains(LABELS) else _images(source, archive, reading)
     return _video(source)
 
 
@@ -72,6 +76,15 @@ def _absent(path: Path, error: OSError) -> str:
         return f"{error.strerror}; expected a video, a folder or zip of frames, or a camera such as /dev/video0"
     cameras = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "none"
     return f"there is no such camera, found {cameras}; plug it in, or pass it to the container (--device {path})"
+
+
+def _drive(path: Path) -> Footage:
+    """A drive as stage download packs it."""
+    drive = open_drive(path)
+    labels = read_labels(drive, BadLabels(labels_name(drive), "skip"))
+    images = enumerate(camera_images(drive, labels))
+    frames = (Frame(image, number / FRAME_RATE) for number, image in images)
+    return Footage(str(path), frames, len(labels), FRAME_RATE, live=False)
 
 
 def _images(source: str, archive: Archive, reading: Reading) -> Footage:
@@ -131,7 +144,7 @@ def _video(source: str, kind: str | None = None) -> Footage:
                 first = frame.time if first is None else first
                 timed = frame.time is not None and first is not None
                 seconds = float(frame.time - first) if timed else (number - 1) / rate
-                yield Frame(_upright(frame), seconds)
+                yield Frame(upright(frame), seconds)
         except (av.FFmpegError, OSError) as error:
             raise UserError(f"{source}: frame {number} cannot be read ({_reason(error)}){hints[what]}") from None
         finally:
@@ -156,11 +169,6 @@ def _duration(container: Any, stream: Any) -> float:
     if container.duration and len(container.streams) == 1:
         return float(container.duration / av.time_base)
     return 0.0
-
-
-def _upright(frame: av.VideoFrame) -> Image.Image:
-    image = frame.to_image()
-    return image.rotate(frame.rotation, expand=True) if frame.rotation else image
 
 
 def _reason(error: BaseException) -> str:
