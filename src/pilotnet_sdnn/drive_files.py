@@ -119,7 +119,8 @@ class DriveFolder:
 
         cache = self._repo.cache.local
         staging, _, tree = build(cache, str(self.folder.absolute()), cache.fs, "md5")
-        transfer(staging, cache, {tree.hash_info}, shallow=False)
+        hardlink = cache.cache_types[0] == "hardlink"  # as `dvc commit`: no copy is ever made
+        transfer(staging, cache, {tree.hash_info}, shallow=False, hardlink=hardlink)
 
 
 @contextmanager
