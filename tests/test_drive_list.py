@@ -80,6 +80,7 @@ def test_a_new_drive_is_the_only_one_packed(clone):
     assert resize(clone) == {"packed": 1, "resized": 1}
     assert shades(clone) == [30, 10, 20]
     before = stored(clone)
+    assert before < 1.1 * sum(path.stat().st_size for path in (clone.path / "data").rglob("*.*")) + 50_000
     use(clone, "b.zip")
     assert resize(clone) == {"packed": 0, "resized": 0}
     (clone.path.parent / "elsewhere").mkdir()

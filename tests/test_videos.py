@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 from clone import TINY, clone_of_working_tree
-from drives import one_line
+from drives import JPEG, one_line, write_folder
 from PIL import Image
 
 from pilotnet_sdnn.dataset import resizing
@@ -23,6 +23,7 @@ from pilotnet_sdnn.drive import sources
 from pilotnet_sdnn.drive.drive_zip import camera_images, open_drive, read_labels
 from pilotnet_sdnn.drive.labels import BadLabels
 from pilotnet_sdnn.drive.reading import Reading
+from pilotnet_sdnn.drive.video_labels import find_videos
 
 WIDTH, HEIGHT, COUNT = 320, 180, 100
 CODECS = {"h264": "libx264", "hevc": "libx265", "avi": "mpeg4"}
@@ -228,3 +229,19 @@ def test_folder_of_videos_through_the_pipeline(tmp_path):
     written = read_frames(clone.path / "data/frames")
     np.testing.assert_array_equal(written.frames[:], np.concatenate([expected(clip) for clip in clips]))
     np.testing.assert_allclose(np.degrees(written.angles), 2 * list(range(40)), atol=1e-4)
+
+
+def test_a_video_beside_images_is_not_the_drive(tmp_path):
+    """A preview, say, in a folder whose csv labels images."""
+    columns = {"frame": "image", "angle": "degrees", "time": None, "camera": None}
+    folder = write_folder(tmp_path / "a", {"labels.csv": "image,degrees\n0.jpg,1\n", "0.jpg": JPEG, "preview.mp4": b""})
+    assert find_videos(folder, Reading(csv_columns=columns)) == []
+    (folder / "labels.csv").rename(folder / "preview.csv")
+    assert find_videos(folder, Reading()) == [(folder / "preview.mp4", folder / "preview.csv")]
+    (folder / "data.txt").write_text("0.jpg 1\n")
+    assert find_videos(folder, Reading()) == []
+
+
+def test_folder_in_which_a_video_has_no_labels(tmp_path):
+    folder = write_folder(tmp_path / "a", {"1.mp4": b"", "1.csv": "", "2.mp4": b""})
+    one_line(lambda: find_videos(folder, Reading()), "2.mp4: no labels; expected '2.csv' beside it")

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,19 +64,25 @@ class DriveFolder:
     def __init__(self, folder: Path, repo: Any = None) -> None:
         """
         Args:
-            folder: the folder; files of earlier drives are removed from it.
+            folder: the folder.
             repo: the `dvc.repo.Repo` whose cache to use, if there is one.
         """
         self.folder = folder
         self._repo = repo
         self._cached = _cached_files(Path(repo.cache.local.path)) if repo else {}
+        self._paths: list[Path] = []
         folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.iterdir():
-            if NAME.fullmatch(path.name):
-                path.unlink()
 
     def path(self, position: int, name: str) -> Path:
-        return self.folder / f"{position}-{name}"
+        """Where the file of a drive belongs."""
+        self._paths.append(self.folder / f"{position}-{name}")
+        return self._paths[-1]
+
+    def remove_others(self) -> None:
+        """Remove the files of earlier drives."""
+        for path in self.folder.iterdir():
+            if NAME.fullmatch(path.name) and path not in self._paths:
+                path.unlink()
 
     def newest(self, pattern: str) -> str | None:
         """The name, without position, of the newest file in the cache whose name matches a pattern."""
@@ -113,19 +119,22 @@ class DriveFolder:
 
         cache = self._repo.cache.local
         staging, _, tree = build(cache, str(self.folder.absolute()), cache.fs, "md5")
-        transfer(staging, cache, {tree.hash_info}, shallow=False)
+        hardlink = cache.cache_types[0] == "hardlink"  # as `dvc commit`: no copy is ever made
+        transfer(staging, cache, {tree.hash_info}, shallow=False, hardlink=hardlink)
 
 
 @contextmanager
 def drive_folder(folder: Path) -> Iterator[DriveFolder]:
-    """Write a folder; outside a DVC repository every file in it is made."""
-    if not Path(".dvc").is_dir():
-        yield DriveFolder(folder)
-        return
-    from dvc.repo import Repo  # half a second
+    """Write a folder. Outside a DVC repository, every file in it is made; after an error, those of before stay."""
+    with ExitStack() as stack:
+        repo = None
+        if Path(".dvc").is_dir():
+            from dvc.repo import Repo  # half a second
 
-    with Repo(str(Path.cwd())) as repo:
-        yield DriveFolder(folder, repo)
+            repo = stack.enter_context(Repo(str(Path.cwd())))
+        drives = DriveFolder(folder, repo)
+        yield drives
+        drives.remove_others()
 
 
 def _cached_files(cache: Path) -> dict[str, str]:

@@ -50,7 +50,6 @@ class Piece(NamedTuple):
     """Frames of a video that are decoded together: from a keyframe to before another, or to the end."""
 
     video: Video
-    known: Index
     first: int
     stop: int
 
@@ -158,13 +157,15 @@ def _video_tasks(video: Video, labels: list[Label], first: int) -> Iterator[Task
     for start, stop in pairwise([*cuts, max(known.total, numbers[-1] + 1)]):
         begin, end = bisect_left(numbers, start), bisect_left(numbers, stop)
         if begin < end:
-            yield Task(first + begin, labels[begin:end], [], Piece(video, known, start, numbers[end - 1] + 1))
+            yield Task(first + begin, labels[begin:end], [], Piece(video, start, numbers[end - 1] + 1))
 
 
 class _Worker:
     """The state of a worker process."""
 
     drive: zipfile.ZipFile
+    video: Video | None = None  # of which it knows the index
+    known: Index
     frame = ""  # being decoded
     started = 0.0  # when, of time.monotonic(); 0 between frames
 
@@ -217,8 +218,10 @@ def _resize_frames(task: Task) -> Resized:
 def _resize_piece(task: Task, piece: Piece) -> Resized:
     """In a worker: decode a piece of a video and resize its labelled frames."""
     _Worker.frame, _Worker.started = f"{piece.video.where}: frame {piece.first}", time.monotonic()
+    if piece.video != _Worker.video:
+        _Worker.video, _Worker.known = piece.video, index(piece.video)
     good, images, bad = [], [], []
-    for at, image in _labelled(task, piece, threads=1):
+    for at, image in _labelled(task, piece, _Worker.known, threads=1):
         label = task.labels[at]
         _Worker.frame, _Worker.started = f"{piece.video.where}: frame {label.number + 1}", time.monotonic()
         if image is None:
@@ -239,7 +242,7 @@ def _resize_in_one_go(task: Task, cores: int) -> Iterator[Resized]:
     """In this process, with the decoder's own threads: a long piece, a few frames at a time."""
     piece = task.piece
     assert piece
-    labelled = _labelled(task, piece, cores)
+    labelled = _labelled(task, piece, index(piece.video), cores)
     while batch := list(islice(labelled, FRAMES_PER_TASK)):
         good = [(at, resize(image)) for at, image in batch if image]
         block = np.array([frame for _, frame in good], np.uint8).reshape(-1, *FRAME_SHAPE)
@@ -247,10 +250,10 @@ def _resize_in_one_go(task: Task, cores: int) -> Iterator[Resized]:
         yield Resized((np.array([task.first + at for at, _ in good], int), block), bad)
 
 
-def _labelled(task: Task, piece: Piece, threads: int) -> Iterator[tuple[int, Image.Image | None]]:
+def _labelled(task: Task, piece: Piece, known: Index, threads: int) -> Iterator[tuple[int, Image.Image | None]]:
     """The index of each label of a task, with the image of its frame; None if that cannot be decoded."""
     at = 0
-    for number, image in frames(piece.video, piece.known, piece.first, piece.stop, threads):
+    for number, image in frames(piece.video, known, piece.first, piece.stop, threads):
         while at < len(task.labels) and task.labels[at].number < number:
             yield at, None
             at += 1

@@ -76,7 +76,7 @@ def fetch(source: str, path: Path, frames: int, seed: int, reading: Reading = DE
     with atomic_write(path) as temporary:
         try:
             local = _local(source, synthetic_zip, frames, seed, max_bytes)
-            videos = find_videos(local)
+            videos = find_videos(local, reading)
             found = _source(source, local, videos, reading)
             if videos:
                 _check_size(videos, max_bytes)
@@ -116,7 +116,7 @@ def behind(source: str, reading: Reading) -> list[Path]:
     path = None if is_made_or_on_the_web(source) else _resolved(source)[0]
     if path is None or not path.is_file():
         return [path] if path else []
-    if videos := find_videos(path):
+    if videos := find_videos(path, reading):
         return list(videos[0])
     return [_with_frames(path.parent, reading)] if path.suffix.lower() in (".csv", ".txt") else [path]
 

@@ -14,39 +14,40 @@ from pilotnet_sdnn.drive.labels import NUMBER, BadLabels, Label, format_label
 from pilotnet_sdnn.drive.reading import Drive, Reading
 from pilotnet_sdnn.drive.tables import Columns, Row, Table, angle_columns, open_table, read_rows
 from pilotnet_sdnn.drive.times import LABEL_GAP, interpolated, parse_times
-from pilotnet_sdnn.drive.videos import Index, index, is_video, video_in_file
+from pilotnet_sdnn.drive.videos import FORMATS, Index, index, is_video, video_in_file
 from pilotnet_sdnn.errors import UserError, counted
 
 
-def find_videos(path: Path) -> list[tuple[Path, Path]]:
+def find_videos(path: Path, reading: Reading) -> list[tuple[Path, Path]]:
     """The videos, each with its csv, that a source names; empty if it is another kind of drive.
 
     Args:
         path: a video, its csv, or a folder of videos.
+        reading: with `csv_columns`, the only csv of a folder may be one of images.
 
     Raises:
         UserError: a video has no csv.
     """
-    if path.is_file():
-        if path.suffix.lower() == ".csv":
-            same = [file for file in sorted(path.parent.iterdir()) if is_video(file.name) and file.stem == path.stem]
-            return [(same[0], path)] if same else []
-        return [(path, _csv_of(path))] if is_video(path.name) else []
-    if not path.is_dir() or any((path / name).exists() for name in ("data.txt", FOLDER, SIMULATOR_LOG)):
+    folder = path if path.is_dir() else path.parent
+    names = sorted(folder.iterdir()) if path.is_dir() or path.suffix.lower() in (".csv", *FORMATS) else []
+    if path.is_dir() and any((path / name).exists() for name in ("data.txt", FOLDER, SIMULATOR_LOG)):
         return []
-    return [(file, _csv_of(file)) for file in sorted(path.iterdir()) if is_video(file.name) and file.is_file()]
-
-
-def _csv_of(video: Path) -> Path:
-    """The csv with the labels of a video: of the same name, or the only one beside the only video."""
-    tables = [file for file in sorted(video.parent.iterdir()) if file.suffix.lower() == ".csv"]
-    same = [file for file in tables if file.stem == video.stem]
-    only = len(tables) == 1 == sum(is_video(file.name) for file in video.parent.iterdir())
-    if same or only:
-        return (same or tables)[0]
-    raise UserError(
-        f"{video}: no labels; expected {quoted(video.stem + '.csv')} beside it, with columns frame,angle or time,angle"
-    )
+    videos = [file for file in names if is_video(file.name) and file.is_file()]
+    tables = [file for file in names if file.suffix.lower() == ".csv"]
+    pairs = {video: [table for table in tables if table.stem == video.stem] for video in videos}
+    if len(videos) == len(tables) == 1 and not (path.is_dir() and reading.csv_columns["angle"] is not None):
+        pairs[videos[0]] = tables
+    if path.suffix.lower() == ".csv":
+        return [(video, path) for video in videos if video.stem == path.stem][:1]
+    wanted = videos if path.is_dir() else [path] if is_video(path.name) else []
+    if path.is_dir() and not any(pairs.values()) and any(file not in videos for file in names):
+        return []
+    if missing := [video for video in wanted if not pairs[video]]:
+        raise UserError(
+            f"{missing[0]}: no labels; expected {quoted(missing[0].stem + '.csv')} beside it, with columns frame,angle "
+            "or time,angle"
+        )
+    return [(video, pairs[video][0]) for video in wanted]
 
 
 def read_videos(videos: list[tuple[Path, Path]], reading: Reading) -> Drive:
