@@ -20,7 +20,7 @@ from pilotnet_sdnn.drive.images import decode_frame
 from pilotnet_sdnn.drive.labels import BadLabels, decode_text, format_label, parse_labels, segments
 from pilotnet_sdnn.drive.layouts import read_layout
 from pilotnet_sdnn.drive.reading import Reading
-from pilotnet_sdnn.errors import UserError
+from pilotnet_sdnn.errors import UserError, printable
 
 MEMORY = 200 * 2**20  # bytes that nothing a fuzzer finds may need
 LONG = settings(max_examples=2_000, derandomize=False, deadline=None)
@@ -91,19 +91,22 @@ def test_any_labels(data):
         bad = BadLabels("data.txt", "skip")
         labels = parse_labels(decode_text(data, "data.txt"), "data.txt", bad)
         segments(labels, 1, 1)
-        written = parse_labels("".join(map(format_label, labels)), "data.txt", BadLabels("data.txt", "skip"))
+        text = "".join(map(format_label, labels))
+        written = parse_labels(text, "data.txt", BadLabels("data.txt", "skip"), packed=True)
         assert [label.frame for label in written] == [label.frame for label in labels]
 
 
 COLUMNS = {"frame": "image", "angle": "angle", "time": "time"}
 NUMBERS = {"frame": 0, "angle": 1, "time": 2}
+STEERING = {"frame": None, "angle": "angle", "time": "time"}
 
 
 @given(
     lines("image", "angle", "time", "0.jpg", "/a/IMG/1.jpg", "1", "0.5", "-1", "1e18", "2018-07-01T17:09:44"),
     st.sampled_from(["labels.csv", "driving_log.csv"]),
     st.sampled_from(
-        [Reading("skip", csv_columns=columns) for columns in (COLUMNS, NUMBERS)] + [Reading(), Reading("skip")]
+        [Reading("skip", csv_columns=columns, csv_unit="degrees") for columns in (COLUMNS, NUMBERS, STEERING)]
+        + [Reading("skip", csv_columns=COLUMNS), Reading(), Reading("skip")]
     ),
 )
 def test_any_table(data, name, reading):
@@ -114,7 +117,9 @@ def test_any_table(data, name, reading):
         (Path(folder) / name).write_bytes(data)
         with refused_in_one_line():
             drive = read_layout(FolderArchive(Path(folder)), reading)
-            parse_labels("".join(map(format_label, drive.labels)), "data.txt", BadLabels("data.txt", "skip"))
+            text = "".join(map(format_label, drive.labels))
+            written = parse_labels(text, "data.txt", BadLabels("data.txt", "error"), packed=True)
+            assert [label.problem for label in written] == [printable(label.problem) for label in drive.labels]
 
 
 def small_zip(method: int, folder: str) -> bytes:

@@ -501,6 +501,21 @@ def test_bad_line_is_quoted_by_the_later_stages_as_in_the_table(downloads):
     assert f"warning: 2 labels left out, first {first}" in printed and "nan" not in printed
 
 
+def test_bad_line_of_data_txt_is_quoted_by_the_later_stages(downloads):
+    text = table(" ", [*FRAMES, "99.jpg"], [*ANGLES, 5]).replace(" 7\n", " left\n")
+    for problem, files in (
+        ("data.txt line 6: expected an angle in degrees, found 'left'", {"data.txt": text, **FRAMES}),
+        (
+            "data.txt line 2: no frame 'frames/1.jpg'",
+            {"data.txt": "frames/0.jpg 4\nframes/1.jpg 4\n", "frames/0.jpg": JPEG},
+        ),
+    ):
+        downloads(files, on_bad_frame="skip")
+        stage_run(resize.main, downloads.folder, downloads.monkeypatch, on_bad_frame="skip")
+        printed = downloads.capsys.readouterr().out
+        assert f"left out, first {problem}" in printed and "nan" not in printed
+
+
 # Labels of exactly zero
 
 

@@ -66,8 +66,8 @@ def main() -> None:
             video = pictures(scenes, macs, drive.origin, note)
             write_video(arguments.file, progress(video, total=len(frames), desc=str(arguments.file), unit="frame"))
     print(
-        f"{arguments.file}: seconds {frames[0] / FRAME_RATE:g} to {(frames[-1] + 1) / FRAME_RATE:g} of {drive.origin}, "
-        f"frames {names[0]} to {names[-1]}, {note}"
+        f"{arguments.file}: frames {names[0]} to {names[-1]}, seconds {frames[0] / FRAME_RATE:g} to "
+        f"{(frames[-1] + 1) / FRAME_RATE:g} of {drive.origin}, {note}"
     )
 
 

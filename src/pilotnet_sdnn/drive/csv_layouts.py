@@ -235,8 +235,7 @@ def _labels(
                 raise ValueError(f"{quoted(frame)} already has a label, on line {lines[frame]}")
             labels.append(Label(frame, degrees(row.angle), row.line))
         except ValueError as error:
-            bad.add(row.line, str(error))
-            labels.append(Label("?", math.nan, row.line, problem=f"{table.name} line {row.line}: {error}"))
+            labels.append(bad.leave_out(Label("?", math.nan, row.line), str(error), table.name))
     return labels
 
 

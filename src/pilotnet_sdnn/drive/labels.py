@@ -69,6 +69,11 @@ class BadLabels:
         self.count += 1
         self.first = self.first or f"{self.where} line {line}: {problem}"
 
+    def leave_out(self, label: Label, problem: str, table: str = "data.txt") -> Label:
+        """Count a label of a table that cannot be used; the label to go on with, which tells why."""
+        self.add(label.line, problem)
+        return label._replace(degrees=math.nan, problem=f"{table} line {label.line}: {problem}")
+
     def add_left_out(self, label: Label) -> None:
         """Count a label that stage download left out, which it said in the words of the drive's own table."""
         self.count += 1
@@ -142,8 +147,7 @@ def parse_labels(text: str, where: str, bad: BadLabels | None = None, packed: bo
         label = label or _parse_line(content, line, bad, with_commas)
         first = lines.setdefault(label.frame, line)
         if first != line and not math.isnan(label.degrees):
-            bad.add(line, f"{quoted(label.frame)} already has a label, on line {first}")
-            label = label._replace(degrees=math.nan)
+            label = bad.leave_out(label, f"{quoted(label.frame)} already has a label, on line {first}")
         labels.append(label._replace(place=len(labels) + 1))
     if strict:
         bad.check()
@@ -164,15 +168,13 @@ def _left_out(content: str, line: int, bad: BadLabels) -> Label | None:
 def _parse_line(content: str, line: int, bad: BadLabels, with_commas: bool) -> Label:
     fields = LINE.fullmatch(content)
     if not fields:
-        bad.add(line, f"expected 'N.jpg degrees', found {quoted(content)}")
-        return Label("?", math.nan, line)
+        return bad.leave_out(Label("?", math.nan, line), f"expected 'N.jpg degrees', found {quoted(content)}")
     frame, angle, time = fields.groups()
     try:
         degrees = parse_degrees(angle.replace(",", ".") if with_commas else angle)
         return Label(frame, degrees, line, None if time is None else parse_time(time))
     except ValueError as error:
-        bad.add(line, f"{error} in {quoted(content)}")
-        return Label(frame, math.nan, line)
+        return bad.leave_out(Label(frame, math.nan, line), f"{error} in {quoted(content)}")
 
 
 def decimal_commas(angles: Iterable[str], where: str) -> bool:
@@ -239,7 +241,7 @@ def parse_time(text: str) -> float:
 def format_label(label: Label) -> str:
     """The line of data.txt for a label, with its newline."""
     if math.isnan(label.degrees):
-        return f"{label.frame} nan # {label.problem}\n"
+        return f"{label.frame} nan # {printable(label.problem)}\n"
     if label.time is None:
         return f"{label.frame} {label.degrees:.6f}\n"
     time = EPOCH.replace(tzinfo=None) + timedelta(milliseconds=round(label.time * 1000))

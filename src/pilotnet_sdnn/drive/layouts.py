@@ -122,8 +122,8 @@ def _sully_chen(archive: Archive, name: str, reading: Reading) -> Drive:
         folder += "data/"
     for at, label in enumerate(labels):
         if not math.isnan(label.degrees) and not archive.contains(folder + label.frame):
-            bad.add(label.line, f"no frame {quoted(folder + label.frame)}{archive.why_absent(folder + label.frame)}")
-            labels[at] = label._replace(degrees=math.nan)
+            reason = archive.why_absent(folder + label.frame)
+            labels[at] = bad.leave_out(label, f"no frame {quoted(folder + label.frame)}{reason}")
     detected = ["decimal commas"] if re.search(r"^\s*\S+\s+[+-]?\d*,\d+\s*(,|$)", text, re.MULTILINE) else []
     return Drive(layout, folder, labels, bad, detected, as_stored=True)
 

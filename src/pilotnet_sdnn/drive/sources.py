@@ -209,7 +209,7 @@ def _shots(source: Source, max_bytes: int) -> Iterator[Shot]:
             except UserError as error:
                 drive.bad.add(label.line, str(error))
                 drive.bad.check()
-                problem = f"line {label.line}: {str(error).removeprefix(f'{archive.where}: ')}"
+                problem = f"data.txt line {label.line}: {str(error).removeprefix(f'{archive.where}: ')}"
         yield packed_name(label.frame), image, math.nan if image is None else label.degrees, label.time, problem
         size += len(image or b"")
         if size > max_bytes:
