@@ -167,6 +167,17 @@ def test_a_series_is_light_at_the_base_and_dark_here_and_drawn_once_if_it_is_the
         assert any(np.abs(np.subtract(pixel, colour)).max() < 30 for pixel in points)
 
 
+def test_a_series_of_one_point_is_seen(clone):
+    """Calibration that is off leaves one row, and a line through one point is nothing."""
+    path = Path("plots/calibration.csv")
+    header, row = path.read_text().splitlines()
+    path.write_text(f"{header}\n{','.join(f'{float(cell) + 1:g}' for cell in row.split(','))}\n")
+    (chart,) = find_charts("main").changed
+    picture = Image.open(io.BytesIO(chart.png)).convert("RGB").crop((0, 0, 1000, 500))  # without the legend
+    for colour in (BLUE, LIGHT_BLUE):  # the points are small, and blurred
+        assert np.abs(np.subtract(picture, colour, dtype=int)).max(axis=-1).min() < 30
+
+
 def test_images_are_shown_side_by_side(clone):
     Path("dvc.yaml").write_text(Path("dvc.yaml").read_text().replace("\nplots:\n", "\nplots:\n  - road.png\n"))
     Image.new("RGB", (30, 20), "red").save("road.png")

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from pilotnet_sdnn.team.revisions import dvc_json
 
-VEGA_LITE = "5.21"  # the templates in .dvc/plots are for version 5
+VEGA_LITE = "6.4"  # that of .dvc/plots_page.html; with 5, vl-convert ignores tickMinStep
 SCALE = 1.5  # pixels of a picture for one of the template
 MAX_BYTES = 2**20  # of a file that is drawn: DVC and Vega take hundreds of bytes of memory for each
 MAX_PIXELS = 10_000_000  # of an image
@@ -121,6 +121,8 @@ def _draw_vega(parts: list[dict]) -> bytes | None:
                 called = name if name in same else f"{name}, {side}".removeprefix(", ")
                 colours[called] = colour
                 rows += [{**row, "drawn": called} for row in sides[side]]
+    if any(len(points) == 1 for sides in series.values() for points in sides.values()):
+        spec["mark"] = {**spec["mark"], "point": True}  # a line through one point is none
     spec["data"]["values"] = rows
     scale = {"domain": list(colours), "range": list(colours.values())}
     encoding["color"] = {"field": "drawn", "type": "nominal", "title": None, "scale": scale}

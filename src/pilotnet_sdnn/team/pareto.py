@@ -21,6 +21,7 @@ from pilotnet_sdnn.team.experiments import Run
 
 BLUE, GREY, ORANGE = "#1f6fb4", "#8a8a8a", "#d9730d"
 PANEL = (9, 5.2)  # inches, of one group of runs
+DPI = 130  # at another one, texts are wider or narrower than measured
 GAPS = (8, 16, 26, 40, 60, 85, 115, 150, 200)  # distances to try between a point and its label, in points
 ROUNDS = 5  # of moving labels to better places
 
@@ -82,7 +83,7 @@ def labels(runs: list[Run]) -> tuple[list[str], str]:
 
 def draw(groups: list[list[Run]], note: str) -> Figure:
     """A picture with one panel for each group of comparable runs, and a note below."""
-    figure = Figure((PANEL[0], PANEL[1] * len(groups)), layout="constrained")
+    figure = Figure((PANEL[0], PANEL[1] * len(groups)), dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     panels = figure.subplots(len(groups), squeeze=False)[:, 0]
     annotations = [draw_runs(ax, runs) for ax, runs in zip(panels, groups, strict=True)]
@@ -204,6 +205,8 @@ def spread_labels(ax: Axes, annotations: list[Annotation], canvas: FigureCanvasA
             break
     for at, annotation in enumerate(annotations):
         annotation.xyann = tuple((labels[at].centres[chosen[at]] - points[at]) / pixels)
+        if chosen[at] < len(turns) and annotation.arrow_patch:  # so near that matplotlib draws the tie through the text
+            annotation.arrow_patch.set_visible(False)
 
 
 def _crowding(label: _Label, lines: list[MplPath], dots: list[Bbox], taken: list[Bbox], ties: np.ndarray) -> np.ndarray:
@@ -244,4 +247,4 @@ def save(figure: Figure, path: Path) -> None:
     """Write a picture, of the kind that the path ends with; equal pictures have equal bytes."""
     kind = path.suffix[1:]
     with atomic_write(path) as temporary, mpl.rc_context({"svg.hashsalt": "pareto"}):
-        figure.savefig(temporary, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
+        figure.savefig(temporary, format=kind, metadata={"Date": None} if kind == "svg" else None)
