@@ -1,0 +1,203 @@
+"""Run a sweep on all cores, or on all machines of a Dask cluster: sdnn-sweep"""
+
+import argparse
+import functools
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import zc.lockfile
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+from pilotnet_sdnn.errors import UserError, counted, exit_on_error, one_line, without_password
+from pilotnet_sdnn.team.repository import enter_root, git, try_git
+from pilotnet_sdnn.team.sweep_plan import Run, computed_stages, done, grid, queued
+from pilotnet_sdnn.team.sweep_progress import Ended, displayed
+from pilotnet_sdnn.team.sweep_worker import Outcome, Sweep, bundled, packages, prepare
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+CORES = 2  # of a run
+LOGS = Path(".dvc/tmp/sweep")  # the output of failed runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="sdnn-sweep", description=__doc__.rpartition(":")[0])
+    what = parser.add_argument_group("which runs")
+    what.add_argument(
+        "-S", "--set-param", action="append", default=[], metavar="NAME=VALUE[,VALUE...]",
+        help="one run for each combination of values, as in `dvc exp run --queue -S`",
+    )  # fmt: skip
+    what.add_argument("--queued", action="store_true", help="what `dvc exp run --queue` has queued")
+    where = parser.add_argument_group("where; without an option on this machine").add_mutually_exclusive_group()
+    where.add_argument("-j", "--jobs", type=int, help="number of runs at a time; default: one for each two cores")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, such as tcp://host.example:8786")
+    arguments = parser.parse_args()
+    if bool(arguments.set_param) == arguments.queued:
+        parser.error("give either -S or --queued")
+    if arguments.jobs is not None and arguments.jobs < 1:
+        parser.error("-j needs a number above 0")
+    with exit_on_error():
+        sweep(arguments.set_param, arguments.jobs, arguments.scheduler)
+
+
+def sweep(set_params: list[str], jobs: int | None = None, scheduler: str | None = None) -> None:
+    """Run a grid of parameters, or DVC's queue if there is none, and bring the experiments here.
+
+    Raises:
+        UserError: a run failed, or the sweep could not be started.
+    """
+    try:
+        import distributed  # noqa: F401
+    except ModuleNotFoundError:
+        raise UserError("sdnn-sweep needs Dask: `uv sync --extra sweep`") from None
+    enter_root()
+    with _only_sweep():
+        try:
+            with Repo() as repo:
+                runs = grid(repo, set_params) if set_params else queued(repo)
+                finished = done(repo, runs)
+                computed = computed_stages(repo).union(*(run.stages for run in finished))
+        except DvcException as error:
+            raise UserError(one_line(error)) from None
+        todo = [run for run in runs if run not in finished]
+        print(f"{counted(len(runs), 'run')}, {len(finished)} of them done before")
+        ended: dict[str, str] = {run.name: "" for run in finished}
+        try:
+            if todo:
+                _run_all(todo, len(finished), computed, ended, jobs, scheduler)
+        finally:
+            if not set_params:
+                _unqueue([run for run in runs if ended.get(run.name) == ""])
+            unfinished = [run.name for run in runs if run.name not in ended]
+            if unfinished:
+                print(f"not finished: {', '.join(unfinished)}; the same command runs them")
+    if failed := [name for name, problem in ended.items() if problem]:
+        raise UserError(f"{len(failed)} of {counted(len(runs), 'run')} failed: {', '.join(failed)}; see above, {LOGS}")
+    print("`dvc exp show`, `sdnn-runs` and `sdnn-pareto` show them")
+
+
+def _run_all(
+    runs: list[Run],
+    finished: int,
+    computed: frozenset[str],
+    ended: dict[str, str],
+    jobs: int | None,
+    scheduler: str | None,
+) -> None:
+    """Run them all; each that has ended is added to `ended`, with the problem if it failed."""
+    from pilotnet_sdnn.team.sweep import drive, on_worker
+
+    bundle = b""
+    if scheduler:
+        _share("push")
+        bundle = bundled(Path(), [run.source for run in runs] + [run.baseline for run in runs])
+    topic = f"sdnn-sweep-{uuid.uuid4().hex}"
+    setup = _setup(here=not scheduler)
+    with _cluster(jobs, scheduler, len(runs)) as client, displayed(len(runs) + finished, finished) as show:
+        prepared = functools.partial(prepare, setup, bundle)
+        experiment = functools.partial(on_worker, setup, topic)
+        events = drive(client, prepared, experiment, runs, computed, topic)
+        try:
+            for event in events:
+                if isinstance(event, Ended):
+                    event = Ended(event.run, _collected(event.run, event.outcome))
+                    ended[event.run.name] = event.outcome.problem
+                show(event)
+        finally:
+            events.close()
+            if scheduler and any(problem == "" for problem in ended.values()):
+                _share("pull")
+
+
+def _setup(here: bool) -> Sweep:
+    first = git("rev-list", "--max-parents=0", "HEAD").splitlines()[0]
+    subfolder = git("rev-parse", "--show-prefix").rstrip("/")
+    author = (try_git("config", "user.name") or "sdnn-sweep", try_git("config", "user.email") or "sdnn-sweep@localhost")
+    project = "-".join([first[:12], *subfolder.split("/")]).rstrip("-")
+    return Sweep(project, subfolder, author, packages(), str(Path.cwd()) if here else "")
+
+
+@contextmanager
+def _only_sweep() -> Iterator[None]:
+    path = Path(".dvc/tmp/sdnn-sweep.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = zc.lockfile.LockFile(path)
+    except zc.lockfile.LockError:
+        raise UserError(f"process {path.read_text().strip()} runs a sweep in this repository; wait for it") from None
+    try:
+        yield
+    finally:
+        lock.close()
+
+
+@contextmanager
+def _cluster(jobs: int | None, scheduler: str | None, runs: int) -> "Iterator[Client]":
+    """A connection to the scheduler, or workers of this machine, which listen on loopback only."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    if scheduler:
+        try:
+            client = Client(scheduler, timeout=20, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"no Dask scheduler answers at {without_password(scheduler)}: {one_line(error)}") from None
+        with client:
+            yield client
+        return
+    jobs = min(jobs or max(1, (os.cpu_count() or 1) // CORES), runs)
+    with (
+        dask.config.set({"distributed.worker.memory.terminate": False, "distributed.worker.memory.pause": False}),
+        LocalCluster(
+            n_workers=jobs, threads_per_worker=1, memory_limit=0, host="127.0.0.1", dashboard_address=None,
+            worker_dashboard_address=None, silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):  # fmt: skip
+        yield client
+
+
+def _collected(run: Run, outcome: Outcome) -> Outcome:
+    """Bring the experiment of a run into git here, or keep the output of a failed one."""
+    if outcome.problem:
+        if outcome.output:
+            LOGS.mkdir(parents=True, exist_ok=True)
+            (LOGS / f"{run.name}.log").write_text(outcome.output, encoding="utf-8")
+        return outcome
+    try:
+        with tempfile.NamedTemporaryFile(suffix=".bundle") as file:
+            file.write(outcome.bundle)
+            file.flush()
+            git("fetch", "-q", file.name, f"{run.reference}:{run.reference}")
+        return outcome
+    except UserError as error:
+        return outcome._replace(problem=str(error))
+
+
+def _share(action: str) -> None:
+    """Run sdnn-share, which says what it does."""
+    command = [sys.executable, "-m", "pilotnet_sdnn.commands.share", action]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["failed"])[-1].removeprefix("error: ")
+        raise UserError(f"workers elsewhere need the DVC remote: {reason}")
+
+
+def _unqueue(runs: list[Run]) -> None:
+    with Repo() as repo:
+        repo.experiments.celery_queue.remove([run.name for run in runs])
+
+
+if __name__ == "__main__":
+    main()
