@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zc.lockfile
+from dvc.config import Config
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
@@ -99,12 +100,13 @@ def _run_all(
 
     bundle = b""
     if scheduler:
+        _check_remote()
         _share("push")
         bundle = bundled(Path(), [run.source for run in runs] + [run.baseline for run in runs])
     topic = f"sdnn-sweep-{uuid.uuid4().hex}"
     setup = _setup(here=not scheduler)
     with _cluster(jobs, scheduler, len(runs)) as client, displayed(len(runs) + finished, finished) as show:
-        prepared = functools.partial(prepare, setup, bundle)
+        prepared = functools.partial(prepare, setup, bundle, runs[0].baseline)
         experiment = functools.partial(on_worker, setup, topic)
         events = drive(client, prepared, experiment, runs, computed, topic)
         try:
@@ -185,13 +187,24 @@ def _collected(run: Run, outcome: Outcome) -> Outcome:
         return outcome._replace(problem=str(error))
 
 
+def _check_remote() -> None:
+    """Workers elsewhere know the DVC remote from the last commit, and its credentials from their own machine."""
+    committed, here = (Config(".dvc").load_one(level) for level in ("repo", "local"))
+    name = (here.get("core") or committed.get("core") or {}).get("remote", "")
+    if name in here.get("remote", {}) and not committed.get("remote", {}).get(name, {}).get("url"):
+        raise UserError(
+            f"the DVC remote {name} is in .dvc/config.local only, which workers elsewhere do not get: commit its "
+            f"address, `dvc remote add -d {name} URL`; credentials stay there (docs/team.md)"
+        )
+
+
 def _share(action: str) -> None:
     """Run sdnn-share, which says what it does."""
     command = [sys.executable, "-m", "pilotnet_sdnn.commands.share", action]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["failed"])[-1].removeprefix("error: ")
-        raise UserError(f"workers elsewhere need the DVC remote: {reason}")
+        raise UserError(f"workers elsewhere need the DVC remote, and `sdnn-share {action}` says: {reason}")
 
 
 def _unqueue(runs: list[Run]) -> None:

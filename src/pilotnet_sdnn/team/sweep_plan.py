@@ -131,7 +131,7 @@ def computed_stages(repo: Repo) -> frozenset[str]:
     produced = {out.fs_path for out in repo.index.outs}
     current: set[str] = set()
     pipeline = _pipeline(repo)
-    by_address = {stage.addressing: stage for stage in repo.index.stages}
+    by_address = {_address(stage): stage for stage in repo.index.stages}
     for address, _, upstream in pipeline:
         stage = by_address[address]
         if (
@@ -185,6 +185,11 @@ class Schedule:
         self._ready.appendleft(run)
 
 
+def _address(stage: Any) -> str:
+    """Its name in dvc.yaml; the path of a .dvc file."""
+    return getattr(stage, "name", None) or stage.path
+
+
 def _is_params(dependency: object) -> bool:
     return isinstance(dependency, ParamsDependency)
 
@@ -194,9 +199,9 @@ def _pipeline(repo: Repo) -> list[_Stage]:
     graph = repo.index.graph
     return [
         _Stage(
-            stage.addressing,
+            _address(stage),
             [(dep.def_path, sorted(dep.params)) for dep in stage.deps if _is_params(dep)],
-            [other.addressing for other in graph.successors(stage)],
+            [_address(other) for other in graph.successors(stage)],
         )
         for stage in networkx.dfs_postorder_nodes(graph)
     ]

@@ -23,15 +23,17 @@ from dvc.config import Config
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-from pilotnet_sdnn.errors import UserError, one_line, printable, shortened, without_password
+from pilotnet_sdnn.errors import MAX_LENGTH, UserError, one_line, printable, shortened, without_password
 from pilotnet_sdnn.paths import user_cache
 from pilotnet_sdnn.team.processes import running_in
 from pilotnet_sdnn.team.repository import git
+from pilotnet_sdnn.team.sharing import FETCHED_REST
 from pilotnet_sdnn.team.sweep_plan import Run
 
 BUNDLED = "refs/sweep"  # the commits of a bundle
 LINE = 120  # characters of a line of progress
 KEPT = 1_000_000  # characters of a failed run's output
+SHARE = [sys.executable, "-m", "pilotnet_sdnn.commands.share"]
 STOPPING = 90  # seconds that the processes of a dead worker get to save their state
 
 
@@ -62,10 +64,11 @@ def packages() -> dict[str, str]:
     return {found.metadata["Name"].lower().replace("_", "-"): found.version for found in distributions()}
 
 
-def prepare(sweep: Sweep, bundle: bytes) -> str:
-    """Make a worker ready for the runs of a sweep.
+def prepare(sweep: Sweep, bundle: bytes, baseline: str) -> str:
+    """Make a worker ready for the runs of a sweep: packages, code, data and earlier runs.
 
     Args:
+        baseline: one of the commits.
         bundle: the commits that the runs start from; empty for workers on the driver's machine.
 
     Returns:
@@ -84,9 +87,12 @@ def prepare(sweep: Sweep, bundle: bytes) -> str:
         return ""
     try:
         _unbundle(sweep, bundle)
-        return ""
-    except (UserError, OSError) as error:
-        return one_line(error)
+        with _clone(sweep, baseline, baseline) as root:
+            pulled = subprocess.run([*SHARE, "pull"], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            text = without_password(pulled.stdout.decode(errors="replace"))
+            return _reason(text, pulled.returncode) if pulled.returncode and FETCHED_REST not in text else ""
+    except (UserError, OSError, DvcException) as error:
+        return without_password(one_line(error))
 
 
 def run_experiment(sweep: Sweep, run: Run, tell: Callable[[str], object], stopped: Callable[[], bool]) -> Outcome:
@@ -99,29 +105,21 @@ def run_experiment(sweep: Sweep, run: Run, tell: Callable[[str], object], stoppe
     Raises:
         StoppedError: it was given up; its processes have ended.
     """
-    home = _home(sweep)
-    folder = home / ".dvc/tmp/exps"  # from there, training finds the checkpoints of `home`
-    folder.mkdir(parents=True, exist_ok=True)
-    _clear(folder)
-    clone = Path(tempfile.mkdtemp(prefix=f"sweep-{socket.gethostname()}-{os.getpid()}-", dir=folder))
+    steps = [[sys.executable, "-m", "dvc", "exp", "run", "-n", run.name, *_set_params(run)]]
+    if not sweep.here:
+        steps = [[*SHARE, "pull"], *steps, [*SHARE, "push"]]
     try:
-        root = _checkout(sweep, run, clone)
-        output = Path(f"{clone}.log")
-        steps = [[sys.executable, "-m", "dvc", "exp", "run", "-n", run.name, *_set_params(run)]]
-        if not sweep.here:
-            share = [sys.executable, "-m", "pilotnet_sdnn.commands.share"]
-            steps = [[*share, "pull"], *steps, [*share, "push"]]
-        for step in steps:
-            code = _watched(step, root, output, tell, stopped)
-            if code:
-                text = without_password(output.read_text(errors="replace"))
-                return Outcome(problem=_reason(text, code), output=text[-KEPT:])
-        return Outcome(_piped(root, ["bundle", "create", "-q", "-", "--stdin"], [run.reference, f"^{run.baseline}"]))
+        with _clone(sweep, run.baseline, run.source) as root:
+            output = root / ".dvc/tmp/sweep.log"
+            for step in steps:
+                code = _watched(step, root, output, tell, stopped)
+                if code and step[-1] != "pull":  # what a pull could not fetch is computed
+                    text = without_password(output.read_text(errors="replace"))
+                    return Outcome(problem=_reason(text, code), output=text[-KEPT:])
+            revisions = [run.reference, f"^{run.baseline}"]
+            return Outcome(_piped(root, ["bundle", "create", "-q", "-", "--stdin"], revisions))
     except (UserError, OSError, DvcException) as error:
         return Outcome(problem=without_password(one_line(error)))
-    finally:
-        shutil.rmtree(clone, ignore_errors=True)
-        Path(f"{clone}.log").unlink(missing_ok=True)
 
 
 def _home(sweep: Sweep) -> Path:
@@ -147,23 +145,36 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _checkout(sweep: Sweep, run: Run, clone: Path) -> Path:
-    """Fill the clone with the run's files, and return the root of its DVC repository."""
+@contextmanager
+def _clone(sweep: Sweep, baseline: str, source: str) -> Iterator[Path]:
+    """A clone with a commit and the files of another one, which ends with the block.
+
+    Returns:
+        The root of its DVC repository.
+    """
     home = _home(sweep)
-    source = git("rev-parse", "--show-toplevel", root=home) if sweep.here else str(home / "git")
-    git("clone", "-q", "--shared", "--no-checkout", "--", source, str(clone), root=home)
-    for key, value in zip(("user.name", "user.email"), sweep.author, strict=True):
-        git("config", key, value, root=clone)
-    git("checkout", "-q", "--detach", run.baseline, root=clone)
-    root = clone / sweep.subfolder
-    if run.source != run.baseline:
-        git("restore", f"--source={run.source}", "--worktree", "--", ".", ":(exclude).dvc/tmp", root=root)
-    local = Path(".dvc/config.local")
-    if sweep.here and (home / local).exists():
-        shutil.copy(home / local, root / local)
-    with Config(str(root / ".dvc")).edit("local") as config:
-        config["cache"]["dir"] = Repo(sweep.here).cache.local_cache_dir if sweep.here else str(home / "cache")
-    return root
+    folder = home / ".dvc/tmp/exps"  # from there, training finds the checkpoints of `home`
+    folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder)
+    clone = Path(tempfile.mkdtemp(prefix=f"sweep-{socket.gethostname()}-{os.getpid()}-", dir=folder))
+    try:
+        origin = git("rev-parse", "--show-toplevel", root=home) if sweep.here else str(home / "git")
+        git("clone", "-q", "--shared", "--no-checkout", "--", origin, str(clone), root=home)
+        for key, value in zip(("user.name", "user.email"), sweep.author, strict=True):
+            git("config", key, value, root=clone)
+        git("checkout", "-q", "--detach", baseline, root=clone)
+        root = clone / sweep.subfolder
+        if source != baseline:
+            git("restore", f"--source={source}", "--worktree", "--", ".", ":(exclude).dvc/tmp", root=root)
+        (root / ".dvc/tmp").mkdir(exist_ok=True)
+        local = Path(".dvc/config.local")
+        if sweep.here and (home / local).exists():
+            shutil.copy(home / local, root / local)
+        with Config(str(root / ".dvc")).edit("local") as config:
+            config["cache"]["dir"] = Repo(sweep.here).cache.local_cache_dir if sweep.here else str(home / "cache")
+        yield root
+    finally:
+        shutil.rmtree(clone, ignore_errors=True)
 
 
 def _set_params(run: Run) -> list[str]:
@@ -179,7 +190,7 @@ def _watched(
     this process dies.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    with output.open("ab") as file:
+    with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "pilotnet_sdnn.team.supervise", *command],
             cwd=root, env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
@@ -202,18 +213,18 @@ def _last_line(output: Path) -> str:
     with output.open("rb") as file:
         file.seek(max(0, output.stat().st_size - 4096))
         lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
-    return _shown(next((line for line in reversed(lines) if line.strip()), ""))
+    return _shown(next((line for line in reversed(lines) if line.strip()), ""), LINE)
 
 
 def _reason(text: str, code: int) -> str:
     """The line that says why a run failed: the stage's own, if there is one, else the last."""
     lines = [line for line in text.replace("\r", "\n").split("\n") if line.strip()]
     own = [line for line in lines if line.startswith("error: ")]
-    return _shown((own or lines or [f"exit code {code}"])[-1])
+    return _shown((own or lines or [f"exit code {code}"])[-1].removeprefix("error: "), MAX_LENGTH)
 
 
-def _shown(line: str) -> str:
-    return shortened(printable(" ".join(line.split())), LINE)
+def _shown(line: str, length: int) -> str:
+    return shortened(printable(" ".join(line.split())), length)
 
 
 def _clear(folder: Path) -> None:
@@ -225,10 +236,7 @@ def _clear(folder: Path) -> None:
         _, alive = psutil.wait_procs(list(running_in(clone)), STOPPING)
         for process in alive:
             process.kill()
-        if clone.is_dir():
-            shutil.rmtree(clone, ignore_errors=True)
-        else:
-            clone.unlink(missing_ok=True)
+        shutil.rmtree(clone, ignore_errors=True)
 
 
 def bundled(root: Path, commits: list[str]) -> bytes:
