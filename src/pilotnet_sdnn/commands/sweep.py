@@ -19,6 +19,8 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from pilotnet_sdnn.errors import UserError, counted, exit_on_error, one_line, without_password
+from pilotnet_sdnn.interrupts import interrupts_held
+from pilotnet_sdnn.team import sweep_worker
 from pilotnet_sdnn.team.repository import enter_root, git, try_git
 from pilotnet_sdnn.team.sweep_plan import Run, computed_stages, done, grid, queued
 from pilotnet_sdnn.team.sweep_progress import Ended, displayed
@@ -146,7 +148,6 @@ def _only_sweep() -> Iterator[None]:
 @contextmanager
 def _cluster(jobs: int | None, scheduler: str | None, runs: int) -> "Iterator[Client]":
     """A connection to the scheduler, or workers of this machine, which listen on loopback only."""
-    import dask
     from distributed import Client, LocalCluster
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -159,14 +160,12 @@ def _cluster(jobs: int | None, scheduler: str | None, runs: int) -> "Iterator[Cl
             yield client
         return
     jobs = min(jobs or max(1, (os.cpu_count() or 1) // CORES), runs)
-    with (
-        dask.config.set({"distributed.worker.memory.terminate": False, "distributed.worker.memory.pause": False}),
-        LocalCluster(
+    with interrupts_held():
+        cluster = LocalCluster(
             n_workers=jobs, threads_per_worker=1, memory_limit=0, host="127.0.0.1", dashboard_address=None,
-            worker_dashboard_address=None, silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):  # fmt: skip
+            worker_dashboard_address=None, silence_logs=logging.CRITICAL, preload=[sweep_worker.__name__],
+        )  # fmt: skip
+    with cluster, Client(cluster, set_as_default=False) as client:
         yield client
 
 

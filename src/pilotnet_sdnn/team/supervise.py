@@ -16,6 +16,7 @@ GRACE = 60  # seconds to save a checkpoint
 
 
 def main() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # a worker may have them blocked
     process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
     asked = threading.Event()
     threading.Thread(target=_end_with_input, args=(process.pid, asked), daemon=True).start()

@@ -8,6 +8,7 @@ A worker that the sweep has started on this machine clones the repository itself
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -57,6 +58,11 @@ class Outcome(NamedTuple):
 
 class StoppedError(Exception):
     """The sweep does not want this run any more."""
+
+
+def dask_setup(worker: object) -> None:
+    """Called by Dask in workers of this machine: Ctrl-C at a terminal reaches them too, but the driver ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def packages() -> dict[str, str]:
