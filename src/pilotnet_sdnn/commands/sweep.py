@@ -2,14 +2,12 @@
 
 import argparse
 import functools
-import logging
-import os
 import subprocess
 import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +16,7 @@ from dvc.config import Config
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-from pilotnet_sdnn.errors import UserError, counted, exit_on_error, one_line, without_password
-from pilotnet_sdnn.interrupts import interrupts_held
-from pilotnet_sdnn.team import sweep_worker
+from pilotnet_sdnn.errors import UserError, counted, exit_on_error, one_line
 from pilotnet_sdnn.team.repository import enter_root, git, try_git
 from pilotnet_sdnn.team.sweep_plan import Run, computed_stages, done, grid, queued
 from pilotnet_sdnn.team.sweep_progress import Ended, displayed
@@ -29,7 +25,6 @@ from pilotnet_sdnn.team.sweep_worker import Outcome, Sweep, bundled, packages, p
 if TYPE_CHECKING:
     from distributed import Client
 
-CORES = 2  # of a run
 LOGS = Path(".dvc/tmp/sweep")  # the output of failed runs
 
 
@@ -41,19 +36,29 @@ def main() -> None:
         help="one run for each combination of values, as in `dvc exp run --queue -S`",
     )  # fmt: skip
     what.add_argument("--queued", action="store_true", help="what `dvc exp run --queue` has queued")
-    where = parser.add_argument_group("where; without an option on this machine").add_mutually_exclusive_group()
-    where.add_argument("-j", "--jobs", type=int, help="number of runs at a time; default: one for each two cores")
+    group = parser.add_argument_group("where; without an option on this machine")
+    where = group.add_mutually_exclusive_group()
     where.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, such as tcp://host.example:8786")
+    where.add_argument("--hosts", metavar="A,B", type=lambda text: text.split(","), help="machines reached by ssh")
+    where.add_argument(
+        "--slurm",
+        nargs="?",
+        const="",
+        metavar="YAML",
+        help="jobs of SLURM, with options of dask-jobqueue from a file",
+    )
+    group.add_argument("--python", metavar="PATH", help="Python on the hosts; default: the path it has here")
+    group.add_argument("-j", "--jobs", type=int, help="runs at a time: here, on each host, or in SLURM")
     arguments = parser.parse_args()
     if bool(arguments.set_param) == arguments.queued:
         parser.error("give either -S or --queued")
     if arguments.jobs is not None and arguments.jobs < 1:
         parser.error("-j needs a number above 0")
     with exit_on_error():
-        sweep(arguments.set_param, arguments.jobs, arguments.scheduler)
+        sweep(arguments)
 
 
-def sweep(set_params: list[str], jobs: int | None = None, scheduler: str | None = None) -> None:
+def sweep(arguments: argparse.Namespace) -> None:
     """Run a grid of parameters, or DVC's queue if there is none, and bring the experiments here.
 
     Raises:
@@ -63,11 +68,13 @@ def sweep(set_params: list[str], jobs: int | None = None, scheduler: str | None 
         import distributed  # noqa: F401
     except ModuleNotFoundError:
         raise UserError("sdnn-sweep needs Dask: `uv sync --extra sweep`") from None
+    if arguments.slurm:
+        arguments.slurm = str(Path(arguments.slurm).absolute())
     enter_root()
     with _only_sweep():
         try:
             with Repo() as repo:
-                runs = grid(repo, set_params) if set_params else queued(repo)
+                runs = grid(repo, arguments.set_param) if arguments.set_param else queued(repo)
                 finished = done(repo, runs)
                 computed = computed_stages(repo).union(*(run.stages for run in finished))
         except DvcException as error:
@@ -77,9 +84,9 @@ def sweep(set_params: list[str], jobs: int | None = None, scheduler: str | None 
         ended: dict[str, str] = {run.name: "" for run in finished}
         try:
             if todo:
-                _run_all(todo, len(finished), computed, ended, jobs, scheduler)
+                _run_all(todo, computed, ended, arguments)
         finally:
-            if not set_params:
+            if arguments.queued:
                 _unqueue([run for run in runs if ended.get(run.name) == ""])
             unfinished = [run.name for run in runs if run.name not in ended]
             if unfinished:
@@ -89,25 +96,20 @@ def sweep(set_params: list[str], jobs: int | None = None, scheduler: str | None 
     print("`dvc exp show`, `sdnn-runs` and `sdnn-pareto` show them")
 
 
-def _run_all(
-    runs: list[Run],
-    finished: int,
-    computed: frozenset[str],
-    ended: dict[str, str],
-    jobs: int | None,
-    scheduler: str | None,
-) -> None:
+def _run_all(runs: list[Run], computed: frozenset[str], ended: dict[str, str], arguments: argparse.Namespace) -> None:
     """Run them all; each that has ended is added to `ended`, with the problem if it failed."""
     from pilotnet_sdnn.team.sweep import drive, on_worker
 
-    bundle = b""
-    if scheduler:
+    elsewhere, bundle = bool(arguments.scheduler or arguments.hosts or arguments.slurm is not None), b""
+    if elsewhere:
         _check_remote()
         _share("push")
         bundle = bundled(Path(), [run.source for run in runs] + [run.baseline for run in runs])
     topic = f"sdnn-sweep-{uuid.uuid4().hex}"
-    setup = _setup(here=not scheduler)
-    with _cluster(jobs, scheduler, len(runs)) as client, displayed(len(runs) + finished, finished) as show:
+    setup = _setup(here=not elsewhere)
+    with _cluster(arguments, len(runs)) as client, displayed(len(runs) + len(ended), len(ended)) as show:
+        if not client.scheduler_info()["workers"]:
+            print("waiting for workers")
         prepared = functools.partial(prepare, setup, bundle, runs[0].baseline)
         experiment = functools.partial(on_worker, setup, topic)
         events = drive(client, prepared, experiment, runs, computed, topic)
@@ -119,8 +121,20 @@ def _run_all(
                 show(event)
         finally:
             events.close()
-            if scheduler and any(problem == "" for problem in ended.values()):
+            if elsewhere and any(ended.get(run.name) == "" for run in runs):
                 _share("pull")
+
+
+def _cluster(arguments: argparse.Namespace, runs: int) -> "AbstractContextManager[Client]":
+    from pilotnet_sdnn.team import sweep_cluster
+
+    if arguments.scheduler:
+        return sweep_cluster.of_scheduler(arguments.scheduler)
+    if arguments.hosts:
+        return sweep_cluster.over_ssh(arguments.hosts, arguments.jobs, arguments.python)
+    if arguments.slurm is not None:
+        return sweep_cluster.on_slurm(runs, arguments.jobs, Path(arguments.slurm) if arguments.slurm else None)
+    return sweep_cluster.on_this_machine(runs, arguments.jobs)
 
 
 def _setup(here: bool) -> Sweep:
@@ -143,30 +157,6 @@ def _only_sweep() -> Iterator[None]:
         yield
     finally:
         lock.close()
-
-
-@contextmanager
-def _cluster(jobs: int | None, scheduler: str | None, runs: int) -> "Iterator[Client]":
-    """A connection to the scheduler, or workers of this machine, which listen on loopback only."""
-    from distributed import Client, LocalCluster
-
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    if scheduler:
-        try:
-            client = Client(scheduler, timeout=20, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"no Dask scheduler answers at {without_password(scheduler)}: {one_line(error)}") from None
-        with client:
-            yield client
-        return
-    jobs = min(jobs or max(1, (os.cpu_count() or 1) // CORES), runs)
-    with interrupts_held():
-        cluster = LocalCluster(
-            n_workers=jobs, threads_per_worker=1, memory_limit=0, host="127.0.0.1", dashboard_address=None,
-            worker_dashboard_address=None, silence_logs=logging.CRITICAL, preload=[sweep_worker.__name__],
-        )  # fmt: skip
-    with cluster, Client(cluster, set_as_default=False) as client:
-        yield client
 
 
 def _collected(run: Run, outcome: Outcome) -> Outcome:
