@@ -1,5 +1,6 @@
 """sdnn-sweep: which runs a sweep has, where they run, and what is left when something dies."""
 
+import getpass
 import json
 import os
 import signal
@@ -11,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from clone import Clone, wait_for
+from clone import ROOT, Clone, wait_for
 from dvc.repo import Repo
-from servers import LOOPBACK, free_port
+from servers import LOOPBACK, free_port, ssh_server
 from small_pipeline import small_pipeline
 
 from pilotnet_sdnn.errors import UserError
@@ -208,3 +209,30 @@ def test_worker_killed_midway(clone: Clone, tmp_path: Path) -> None:
     assert errors(sequential) == swept
     clone.run("dvc", "exp", "run", "-q", "-n", "once-more", "-S", "lam=1")  # the driver has its records
     assert trained(clone).count("1") == 1
+
+
+@pytest.mark.slow
+def test_hosts_over_ssh(clone: Clone, tmp_path: Path) -> None:
+    """Workers that ssh starts, with a remote on SSH, for which each machine has its own key."""
+    there = tmp_path / "there"  # what that machine has of its own
+    environment = {
+        "RUNS": clone.env["RUNS"], "SECONDS_OF_A_RUN": "0", "PYTHONPATH": str(ROOT / "src"),
+        "XDG_CACHE_HOME": str(there / "cache"), "XDG_CONFIG_HOME": str(there / "config"),
+    }  # fmt: skip
+    with ssh_server(tmp_path / "ssh", **environment) as server:
+        address, port = server.url.partition("@")[2].split("/")[0].split(":")
+        home = tmp_path / "home"
+        (home / ".ssh").mkdir(parents=True)
+        (home / ".ssh/known_hosts").write_text(f"[{address}]:{port} {(tmp_path / 'ssh/host.pub').read_text()}")
+        (home / ".ssh/config").write_text(
+            f"Host {address}\n  Port {port}\n  User {getpass.getuser()}\n  IdentityFile {tmp_path}/ssh/user\n"
+        )
+        (there / "config/dvc").mkdir(parents=True)
+        (there / "config/dvc/config").write_text(f"['remote \"team\"']\n    keyfile = {tmp_path}/ssh/user\n")
+        clone.env["HOME"] = str(home)
+        clone.run("dvc", "remote", "modify", "-q", "team", "url", server.url)
+        clone.run("dvc", "remote", "modify", "-q", "--local", "team", "keyfile", str(tmp_path / "ssh/user"))
+        clone.commit("A remote on SSH")
+        clone.run("sdnn-sweep", "--hosts", address, "-j", "2", "-S", "lam=1,2,3")
+        assert set(errors(clone)) == {"lam-1", "lam-2", "lam-3"}
+        assert list((there / "cache/pilotnet-sdnn/sweeps").iterdir())
