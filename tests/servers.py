@@ -90,8 +90,12 @@ def install_sshd() -> str:
 
 
 @contextmanager
-def ssh_server(folder: Path) -> Iterator[Server]:
-    """OpenSSH with keys and configuration of its own, as the user who runs the tests."""
+def ssh_server(folder: Path, **environment: str) -> Iterator[Server]:
+    """OpenSSH with keys and configuration of its own, as the user who runs the tests.
+
+    Args:
+        environment: variables that commands over SSH find set.
+    """
     sshd, port = install_sshd(), free_port()
     folder.mkdir()
     for name in ("host", "user", "stranger"):
@@ -101,6 +105,7 @@ def ssh_server(folder: Path) -> Iterator[Server]:
         f"ListenAddress {LOOPBACK}\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized_keys\n"
         f"PidFile {folder}/pid\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n"
         "Subsystem sftp internal-sftp\n"
+        + (f"SetEnv {' '.join(f'{name}={value}' for name, value in environment.items())}\n" if environment else "")
     )
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where sshd started as root separates its privileges

@@ -13,6 +13,7 @@ SMALL = {
     "loader": ("--frames", "3000", "--rounds", "1", "--threads", "1"),
     "resize": ("--drive", "synthetic", "--frames", "300", "--rounds", "1"),
     "road": (),
+    "sweep_queue": ("--runs", "4"),
     "ten_minutes": ("--frames", "320"),
     "training_speed": ("--rounds", "1", "--threads", "1"),
     "videos": ("--frames", "60", "--rounds", "1", "--memory", "900"),

@@ -26,8 +26,11 @@ RUN_BY = {
         "test_share.py::test_colleague_executes_nothing_of_what_the_team_has_run"
     ),
     r"sdnn-onnx": "test_onnx_step.py::test_command",  # needs the group benchmark
+    r"sdnn-sweep .*": "test_sweep.py::test_sweep_on_this_machine",
+    r"dask (scheduler|worker) .*": "test_sweep.py::test_worker_killed_midway",
 }
 NOT_RUN = {
+    r"uv sync --extra sweep": "changes the environment that the tests run in",
     r"dvc exp run -S source=pilotnet .*": "downloads 2.2 GB and trains for half an hour",
     r"dvc exp run -S source=PATH/udacity.*": "trains minutes to hours on a drive that is not in the repository",
     r"python benchmarks/\w+\.py": "takes minutes and measures an idle machine",

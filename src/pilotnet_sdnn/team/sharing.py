@@ -47,6 +47,7 @@ from pilotnet_sdnn.team.records import (
 )
 
 NAMED = 20  # refused files, at most, that are named
+FETCHED_REST = "everything else was fetched"
 
 
 class Arrivals(NamedTuple):
@@ -130,7 +131,7 @@ def pull(repo: Repo, remote: Remote, closed: Mapping[str, str]) -> None:
         raise UserError(f"{counted(len(failed), 'object')} could not be fetched; run the same command again")
     if refused:
         raise UserError(
-            f"{counted(len(refused), 'file')} refused, see above; everything else was fetched. Delete what is damaged "
+            f"{counted(len(refused), 'file')} refused, see above; {FETCHED_REST}. Delete what is damaged "
             "there, and `sdnn-share push` of a clone that has the run sends it again"
         )
     if missing:

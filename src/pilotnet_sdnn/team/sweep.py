@@ -1,0 +1,150 @@
+"""The driver of a sweep: gives runs to the workers of a Dask cluster, one to each, until all have ended.
+
+Dask connects the machines and notices dead workers. Which run goes where is decided here: runs that share a stage that
+is not computed yet wait for each other, and a worker with other packages gets none.
+"""
+
+import contextlib
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Generator, Iterable
+from queue import Empty, SimpleQueue
+
+from distributed import Client, Future, get_worker
+
+from pilotnet_sdnn.errors import UserError, one_line
+from pilotnet_sdnn.team.sweep_plan import Run, Schedule
+from pilotnet_sdnn.team.sweep_progress import Ended, Event, Lost, Progress, Refused, Started
+from pilotnet_sdnn.team.sweep_worker import Outcome, StoppedError, Sweep, run_experiment
+
+LOOK = 1  # seconds between looks for new and dead workers
+MAX_LOSSES = 3  # workers that may die under a run until it counts as failed
+
+
+def on_worker(sweep: Sweep, topic: str, run: Run) -> Outcome:
+    """Run an experiment in a Dask worker, until it has ended or nobody wants it any more."""
+    worker = get_worker()
+    key = worker.get_current_task()
+
+    def stopped() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is None or task.state != "executing" or worker.status.name not in ("running", "paused")
+
+    try:
+        return run_experiment(sweep, run, lambda line: worker.log_event(topic, [run.name, line]), stopped)
+    except StoppedError:
+        return Outcome(problem="stopped")
+
+
+def drive(
+    client: Client,
+    prepare: Callable[[], str],
+    experiment: Callable[[Run], Outcome],
+    runs: Iterable[Run],
+    computed: Collection[str] = (),
+    topic: str = "",
+) -> Generator[Event]:
+    """Have the workers of a cluster run experiments, each at most one at a time.
+
+    Workers may come and go. When the iteration is given up, so are the runs.
+
+    Args:
+        prepare: is called on each worker first, and returns why it cannot run any experiment.
+        experiment: is called on a worker for each run.
+        computed: the fingerprints of stages that need not be computed.
+        topic: of Dask's events, under which `experiment` reports progress.
+
+    Raises:
+        UserError: the connection to the scheduler is lost, or every worker was refused.
+    """
+    schedule, events = Schedule(runs, computed), SimpleQueue[Future | tuple]()
+    if topic:
+        client.subscribe_topic(topic, lambda event: events.put(tuple(event[1])))
+    checks: dict[Future, str] = {}
+    running: dict[Future, tuple[Run, str]] = {}
+    known: set[str] = set()
+    idle: deque[str] = deque()
+    losses: Counter[str] = Counter()
+    looked, waiting = -math.inf, schedule.next()
+
+    def submit(function: Callable, *arguments: object, worker: str) -> Future:
+        future = client.submit(function, *arguments, workers=[worker], pure=False)
+        future.add_done_callback(events.put)
+        return future
+
+    try:
+        while waiting or running:
+            if time.monotonic() - looked >= LOOK:
+                looked = time.monotonic()
+                present = _workers(client)
+                for worker in present - known:
+                    checks[submit(prepare, worker=worker)] = worker
+                for future, (run, worker) in list(running.items()):
+                    if worker not in present:
+                        del running[future]
+                        future.cancel()
+                        losses[run.name] += 1
+                        if losses[run.name] < MAX_LOSSES:
+                            schedule.again(run)
+                            yield Lost(run, worker)
+                        else:
+                            schedule.ended(run, success=False)
+                            yield Ended(run, Outcome(problem=f"{MAX_LOSSES} workers died while they ran it"))
+                idle = deque(worker for worker in idle if worker in present)
+                known = present
+                waiting = waiting or schedule.next()
+            while idle and waiting:
+                worker = idle.popleft()
+                running[submit(experiment, waiting, worker=worker)] = (waiting, worker)
+                yield Started(waiting, worker)
+                waiting = schedule.next()
+            try:
+                event = events.get(timeout=LOOK)
+            except Empty:
+                continue
+            if isinstance(event, tuple):
+                yield Progress(*event)
+            elif event in checks:
+                worker = checks.pop(event)
+                if reason := _checked(event):
+                    yield Refused(worker, reason)
+                    if not (idle or running or checks):
+                        raise UserError(f"no worker can run this: {worker}: {reason}")
+                else:
+                    idle.append(worker)
+            elif event in running:
+                run, worker = running[event]
+                if event.status != "finished" and worker not in _workers(client):
+                    continue  # found dead at the next look
+                del running[event]
+                outcome = event.result() if event.status == "finished" else Outcome(problem=_error(event))
+                schedule.ended(run, success=not outcome.problem)
+                idle.append(worker)
+                yield Ended(run, outcome)
+                waiting = waiting or schedule.next()
+    finally:
+        with contextlib.suppress(Exception):  # the scheduler may be gone
+            client.cancel([*checks, *running])
+
+
+def _workers(client: Client) -> set[str]:
+    try:
+        return set(client.scheduler_info()["workers"])
+    except (OSError, TimeoutError):
+        raise UserError(
+            "the connection to the scheduler is lost; what has finished is kept, and the same command continues"
+        ) from None
+
+
+def _checked(future: Future) -> str:
+    return future.result() if future.status == "finished" else _error(future)
+
+
+def _error(future: Future) -> str:
+    if future.status == "cancelled":
+        return "Dask cancelled it"
+    error = future.exception()
+    if isinstance(error, ModuleNotFoundError):
+        return f"{one_line(error)}; `uv sync --locked --extra sweep` at the driver's commit there"
+    return f"{type(error).__name__}: {one_line(error)}"

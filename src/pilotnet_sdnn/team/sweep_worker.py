@@ -1,0 +1,264 @@
+"""What a worker of a sweep does: check its packages, get the code, run an experiment in a clone of its own.
+
+A worker elsewhere gets the code as a git bundle and data from the DVC remote, with the credentials of its own machine.
+A worker that the sweep has started on this machine clones the repository itself and uses its cache, as
+`dvc exp run --temp` does.
+"""
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+from dvc.config import Config
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+from pilotnet_sdnn.errors import MAX_LENGTH, UserError, one_line, printable, shortened, without_password
+from pilotnet_sdnn.paths import user_cache
+from pilotnet_sdnn.team.processes import running_in
+from pilotnet_sdnn.team.repository import git
+from pilotnet_sdnn.team.sharing import FETCHED_REST
+from pilotnet_sdnn.team.sweep_plan import Run
+
+BUNDLED = "refs/sweep"  # the commits of a bundle
+LINE = 120  # characters of a line of progress
+KEPT = 1_000_000  # characters of a failed run's output
+SHARE = [sys.executable, "-m", "pilotnet_sdnn.commands.share"]
+STOPPING = 90  # seconds that the processes of a dead worker get to save their state
+
+
+class Sweep(NamedTuple):
+    """What the workers need to know."""
+
+    project: str  # names the folder in a worker's cache
+    subfolder: str  # of the git repository, with the DVC repository
+    author: tuple[str, str]  # name and email, of the experiments' commits
+    packages: dict[str, str]  # name -> version
+    here: str  # the root of the repository that the workers share with the driver; empty if they are elsewhere
+
+
+class Outcome(NamedTuple):
+    """What a run has come to."""
+
+    bundle: bytes = b""  # the experiment, for git
+    problem: str = ""  # why there is none: the last line of the run
+    output: str = ""  # of a failed run
+
+
+class StoppedError(Exception):
+    """The sweep does not want this run any more."""
+
+
+def dask_setup(worker: object) -> None:
+    """Called by Dask in workers of this machine: Ctrl-C at a terminal reaches them too, but the driver ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def packages() -> dict[str, str]:
+    """The installed packages."""
+    return {found.metadata["Name"].lower().replace("_", "-"): found.version for found in distributions()}
+
+
+def prepare(sweep: Sweep, bundle: bytes, baseline: str) -> str:
+    """Make a worker ready for the runs of a sweep: packages, code, data and earlier runs.
+
+    Args:
+        baseline: one of the commits.
+        bundle: the commits that the runs start from; empty for workers on the driver's machine.
+
+    Returns:
+        Why it cannot run any; empty if it can.
+    """
+    mine = packages()
+    other = [
+        f"{name} {mine[name]}, not {version}"
+        for name, version in sorted(sweep.packages.items())
+        if mine.get(name, version) != version
+    ]
+    if other:
+        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+        return f"it has {', '.join(other[:3])}{more}; `uv sync --locked` at the driver's commit there"
+    if sweep.here:
+        return ""
+    try:
+        _unbundle(sweep, bundle)
+        with _clone(sweep, baseline, baseline) as root:
+            pulled = subprocess.run([*SHARE, "pull"], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            text = without_password(pulled.stdout.decode(errors="replace"))
+            return _reason(text, pulled.returncode) if pulled.returncode and FETCHED_REST not in text else ""
+    except (UserError, OSError, DvcException) as error:
+        return without_password(one_line(error))
+
+
+def run_experiment(sweep: Sweep, run: Run, tell: Callable[[str], object], stopped: Callable[[], bool]) -> Outcome:
+    """Run one experiment in a new clone.
+
+    Args:
+        tell: is told the progress, about once a second.
+        stopped: whether to give the run up.
+
+    Raises:
+        StoppedError: it was given up; its processes have ended.
+    """
+    steps = [[sys.executable, "-m", "dvc", "exp", "run", "-n", run.name, *_set_params(run)]]
+    if not sweep.here:
+        steps = [[*SHARE, "pull"], *steps, [*SHARE, "push"]]
+    try:
+        with _clone(sweep, run.baseline, run.source) as root:
+            output = root / ".dvc/tmp/sweep.log"
+            for step in steps:
+                code = _watched(step, root, output, tell, stopped)
+                if code and step[-1] != "pull":  # what a pull could not fetch is computed
+                    text = without_password(output.read_text(errors="replace"))
+                    return Outcome(problem=_reason(text, code), output=text[-KEPT:])
+            revisions = [run.reference, f"^{run.baseline}"]
+            return Outcome(_piped(root, ["bundle", "create", "-q", "-", "--stdin"], revisions))
+    except (UserError, OSError, DvcException) as error:
+        return Outcome(problem=without_password(one_line(error)))
+
+
+def _home(sweep: Sweep) -> Path:
+    return Path(sweep.here) if sweep.here else user_cache() / "sweeps" / sweep.project
+
+
+def _unbundle(sweep: Sweep, bundle: bytes) -> None:
+    home = _home(sweep)
+    home.mkdir(parents=True, exist_ok=True)
+    with _locked(home), tempfile.NamedTemporaryFile(dir=home, suffix=".bundle") as file:
+        file.write(bundle)
+        file.flush()
+        if not (home / "git").exists():
+            git("init", "-q", "--bare", "git", root=home)
+        git("fetch", "-q", file.name, f"+{BUNDLED}/*:{BUNDLED}/*", root=home / "git")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One worker of this machine at a time."""
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _clone(sweep: Sweep, baseline: str, source: str) -> Iterator[Path]:
+    """A clone with a commit and the files of another one, which ends with the block.
+
+    Returns:
+        The root of its DVC repository.
+    """
+    home = _home(sweep)
+    folder = home / ".dvc/tmp/exps"  # from there, training finds the checkpoints of `home`
+    folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder)
+    clone = Path(tempfile.mkdtemp(prefix=f"sweep-{socket.gethostname()}-{os.getpid()}-", dir=folder))
+    try:
+        origin = git("rev-parse", "--show-toplevel", root=home) if sweep.here else str(home / "git")
+        git("clone", "-q", "--shared", "--no-checkout", "--", origin, str(clone), root=home)
+        for key, value in zip(("user.name", "user.email"), sweep.author, strict=True):
+            git("config", key, value, root=clone)
+        git("checkout", "-q", "--detach", baseline, root=clone)
+        root = clone / sweep.subfolder
+        if source != baseline:
+            git("restore", f"--source={source}", "--worktree", "--", ".", ":(exclude).dvc/tmp", root=root)
+        (root / ".dvc/tmp").mkdir(exist_ok=True)
+        local = Path(".dvc/config.local")
+        if sweep.here and (home / local).exists():
+            shutil.copy(home / local, root / local)
+        with Config(str(root / ".dvc")).edit("local") as config:
+            config["cache"]["dir"] = Repo(sweep.here).cache.local_cache_dir if sweep.here else str(home / "cache")
+        yield root
+    finally:
+        shutil.rmtree(clone, ignore_errors=True)
+
+
+def _set_params(run: Run) -> list[str]:
+    return [word for override in run.overrides for word in ("-S", override)]
+
+
+def _watched(
+    command: list[str], root: Path, output: Path, tell: Callable[[str], object], stopped: Callable[[], bool]
+) -> int:
+    """Run a command to its end, and return its exit code.
+
+    It has a session of its own, so that Ctrl-C at a terminal does not reach it, and a supervisor, which ends it if
+    this process dies.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pilotnet_sdnn.team.supervise", *command],
+            cwd=root, env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True,
+        )  # fmt: skip
+    with process:
+        while True:
+            try:
+                return process.wait(1)
+            except subprocess.TimeoutExpired:
+                if stopped():
+                    assert process.stdin
+                    process.stdin.close()
+                    process.wait()
+                    raise StoppedError from None
+                tell(_last_line(output))
+
+
+def _last_line(output: Path) -> str:
+    with output.open("rb") as file:
+        file.seek(max(0, output.stat().st_size - 4096))
+        lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
+    return _shown(next((line for line in reversed(lines) if line.strip()), ""), LINE)
+
+
+def _reason(text: str, code: int) -> str:
+    """The line that says why a run failed: the stage's own, if there is one, else the last."""
+    lines = [line for line in text.replace("\r", "\n").split("\n") if line.strip()]
+    own = [line for line in lines if line.startswith("error: ")]
+    return _shown((own or lines or [f"exit code {code}"])[-1].removeprefix("error: "), MAX_LENGTH)
+
+
+def _shown(line: str, length: int) -> str:
+    return shortened(printable(" ".join(line.split())), length)
+
+
+def _clear(folder: Path) -> None:
+    """Delete the clones of this machine's workers that died, once all processes in them have ended."""
+    for clone in folder.glob(f"sweep-{socket.gethostname()}-*"):
+        pid = clone.name.removeprefix(f"sweep-{socket.gethostname()}-").partition("-")[0]
+        if psutil.pid_exists(int(pid)):
+            continue
+        _, alive = psutil.wait_procs(list(running_in(clone)), STOPPING)
+        for process in alive:
+            process.kill()
+        shutil.rmtree(clone, ignore_errors=True)
+
+
+def bundled(root: Path, commits: list[str]) -> bytes:
+    """The commits, with their history, as a git bundle."""
+    names = {f"{BUNDLED}/{commit}": commit for commit in commits}
+    try:
+        _update_refs(root, [f"update {name} {commit}" for name, commit in names.items()])
+        return _piped(root, ["bundle", "create", "-q", "-", "--stdin"], list(names))
+    finally:
+        _update_refs(root, [f"delete {name}" for name in names])
+
+
+def _update_refs(root: Path, lines: list[str]) -> None:
+    _piped(root, ["update-ref", "--stdin"], lines)
+
+
+def _piped(root: Path, command: list[str], lines: list[str]) -> bytes:
+    text = "".join(f"{line}\n" for line in lines).encode()
+    return subprocess.run(["git", *command], cwd=root, input=text, capture_output=True, check=True).stdout
