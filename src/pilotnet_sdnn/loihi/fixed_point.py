@@ -2,6 +2,7 @@
 
 netx simulates neuron by neuron and time step by time step, with processes that send each other messages.
 Here a layer computes all frames at once, except the state of its neurons, which is carried from frame to frame.
+This is the definition; `runtime` computes the same frame by frame, event by event.
 
 Numbers are int32 and wrap around like lava's. An input of 1.0 is 64, a message of 1.0 is 2^12, a
 weight of 1.0 is 2^6, so a neuron's state of 1.0 is 2^18. Convolutions wrap at 24 bits as well, in the frame
