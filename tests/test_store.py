@@ -1,5 +1,7 @@
 """The packed frames: their store, the sequences and the split of lava-dl's PilotNet dataset."""
 
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -271,3 +273,24 @@ def refused_at_the_door(path: Path) -> None:
 def test_store_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"frames\.h5 is not in this clone: .*`dvc repro resize` creates it"):
         read_frames(tmp_path / "frames.h5")
+
+
+def test_drives_may_be_more_than_open_files(tmp_path):
+    """Each of 100 drives has a frame for each of two sequences; the process may open 100 files."""
+    images = np.arange(100, dtype=np.uint8)
+    for number in range(100):
+        frame = np.full((8, 33, 100, 3), images[number])
+        write(tmp_path / f"drives/{number + 1}-0123456789abcdef.h5", [(np.arange(8), frame)], np.ones(8))
+    program = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+from pathlib import Path
+import numpy as np
+from pilotnet_sdnn.dataset.sequences import Sequences
+from pilotnet_sdnn.dataset.store import read_frames
+drive = read_frames(Path({str(tmp_path / "drives")!r}))
+both = [Sequences(drive.frames, np.arange(0, 800, 8) + start, 4) for start in (0, 4)]
+print([int(videos[99][0, 0, 0, 0]) for videos in both], len(drive.frames))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[99, 99] 800\n", done.stderr

@@ -229,6 +229,7 @@ def test_folder_of_videos_through_the_pipeline(tmp_path):
     written = read_frames(clone.path / "data/frames")
     np.testing.assert_array_equal(written.frames[:], np.concatenate([expected(clip) for clip in clips]))
     np.testing.assert_allclose(np.degrees(written.angles), 2 * list(range(40)), atol=1e-4)
+    assert not written.drives[0].repairs_zeros
 
 
 def test_a_video_beside_images_is_not_the_drive(tmp_path):

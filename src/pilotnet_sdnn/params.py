@@ -13,6 +13,8 @@ from ruamel.yaml.events import AliasEvent
 from pilotnet_sdnn.errors import UserError, one_line, shown, without_password
 from pilotnet_sdnn.paths import PARAMS
 
+MAX_NAMES = 8  # of drives that are named
+
 
 def _allowed(expected: str, allows: Callable[[Any], bool]) -> Any:
     return field(metadata={"expected": expected, "allows": allows})
@@ -158,8 +160,9 @@ def synthetic_name(frames: int | None, seed: int | None) -> str:
 
 
 def joint_name(names: list[str]) -> str:
-    """The name of drives one after another."""
-    return "; ".join(names) if len(names) < 2 else f"{len(names)} drives: {'; '.join(names)}"
+    """The name of drives one after another; of many, the first and the last."""
+    shown = names if len(names) <= MAX_NAMES else [*names[: MAX_NAMES - 2], "...", names[-1]]
+    return "; ".join(names) if len(names) < 2 else f"{len(names)} drives: {'; '.join(shown)}"
 
 
 def load_params(path: Path = PARAMS) -> Params:

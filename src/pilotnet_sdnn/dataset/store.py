@@ -12,6 +12,7 @@ drop-outs, and `origin` and `labels_sha256`, which name the drive.
 """
 
 import re
+import resource
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ from pilotnet_sdnn.params import joint_name
 
 FRAME_SHAPE = (33, 100, 3)  # height, width, RGB
 FRAMES_PER_READ = 1024  # 10 MB
+FILES_PER_DRIVE = 4  # open at once: the frames, and `Sequences` of training and of testing
+OTHER_FILES = 256
 DATASETS: dict[str, tuple[type, tuple[int, ...]]] = {  # dtype, and shape of an item
     "frames": (np.uint8, FRAME_SHAPE),
     "angles": (np.float32, ()),
@@ -189,7 +192,9 @@ def read_frames(path: Path) -> Frames:
         UserError: a file is missing or damaged, or not what `write_frames` writes.
     """
     check_present(path, "resize")
-    drives = [_read_drive(file) for file in (drive_files(path, "resize") if path.is_dir() else [path])]
+    files = drive_files(path, "resize") if path.is_dir() else [path]
+    _allow_open_files(FILES_PER_DRIVE * len(files) + OTHER_FILES)
+    drives = [_read_drive(file) for file in files]
     counts = [len(drive.angles) for drive in drives]
     stops = np.cumsum(counts).tolist()
     before = np.cumsum([0, *(drive.segments[-1] + 1 for drive in drives[:-1])])
@@ -207,6 +212,14 @@ def read_frames(path: Path) -> Frames:
         np.concatenate([drive.lines for drive in drives]),
         np.concatenate([drive.names for drive in drives]),
     )
+
+
+def _allow_open_files(count: int) -> None:
+    """Raise the limit of this process for open files, if the system lets it: often it is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 class _DriveFrames(NamedTuple):

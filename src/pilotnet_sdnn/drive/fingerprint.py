@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from tqdm import tqdm
+
 from pilotnet_sdnn.files import write_text
 from pilotnet_sdnn.paths import user_cache
+from pilotnet_sdnn.progress import progress
+
+BLOCK = 2**20  # bytes
 
 
 def fingerprint(path: Path) -> str:
@@ -26,8 +31,10 @@ def fingerprint(path: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     content = hashlib.sha256()
-    for name, *_ in files:
-        content.update(os.fsencode(name) + b"\0" + _checksum(path / name if name else path))
+    size = sum(size for _, size, _ in files)
+    with progress(total=size, desc=f"reading {path.name}", unit="B", unit_scale=True, delay=2) as bar:
+        for name, *_ in files:
+            content.update(os.fsencode(name) + b"\0" + _checksum(path / name if name else path, bar))
     with suppress(OSError):  # a home that cannot be written costs time, nothing else
         write_text(note, json.dumps({"stats": stats, "content": content.hexdigest()}))
     return content.hexdigest()
@@ -50,6 +57,10 @@ def _files(path: Path) -> Iterator[tuple[str, int, int]]:
                     yield f"{folder}{entry.name}", status.st_size, status.st_mtime_ns
 
 
-def _checksum(path: Path) -> bytes:
+def _checksum(path: Path, bar: tqdm) -> bytes:
+    checksum = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+        while block := file.read(BLOCK):
+            checksum.update(block)
+            bar.update(len(block))
+    return checksum.digest()

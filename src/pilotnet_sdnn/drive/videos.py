@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import av
 import numpy as np
 from PIL import Image
 
@@ -56,6 +55,8 @@ def video_in_zip(path: str, start: int, size: int, name: str) -> Video:
 @contextmanager
 def _opened(video: Video, threads: int = 1) -> Iterator[Any]:
     """The container of a video; its first video stream will be decoded."""
+    import av  # takes 100 MB of address space, which most drives do not need
+
     try:
         container: Any = av.open(video.url, format=video.format)
     except av.error.FFmpegError as error:
@@ -78,6 +79,8 @@ def index(video: Video) -> Index:
     Raises:
         UserError: it is not a readable video, or has no frame.
     """
+    from av.error import FFmpegError
+
     packets: list[tuple[int | None, bool]] = []
     problem = ""
     with _opened(video) as container:
@@ -86,7 +89,7 @@ def index(video: Video) -> Index:
             for packet in container.demux(stream):
                 if packet.size and not packet.is_discard:
                     packets.append((packet.pts, packet.is_keyframe))
-        except av.error.FFmpegError as error:
+        except FFmpegError as error:
             problem = one_line(error.strerror or error)  # type: ignore[arg-type]
         base, rate = stream.time_base, stream.average_rate
     if not packets:
@@ -140,15 +143,17 @@ def _decoded(video: Video, known: Index, first: int, threads: int) -> Iterator[t
 
 def _intact(container: Any, stream: Any) -> Iterator[Any]:
     """The decoded frames of a stream, without those whose data are damaged."""
+    from av.error import FFmpegError
+
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets)
-        except (StopIteration, av.error.FFmpegError):
+        except (StopIteration, FFmpegError):
             return
         try:
             decoded = packet.decode()
-        except av.error.FFmpegError:
+        except FFmpegError:
             continue
         yield from decoded
 
