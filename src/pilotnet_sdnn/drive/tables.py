@@ -133,7 +133,7 @@ def _cut_number(table: Table) -> str:
     return ""
 
 
-def read_rows(table: Table, columns: Columns, camera: str | None, is_frame: Callable[[str], bool]) -> list[Row]:
+def read_rows(table: Table, columns: Columns, camera: str | int | None, is_frame: Callable[[str], bool]) -> list[Row]:
     """The lines of a table, those of one camera if it has several.
 
     Args:
@@ -148,7 +148,9 @@ def read_rows(table: Table, columns: Columns, camera: str | None, is_frame: Call
     head = table.head
     at = positions(columns, head, table.where)
     lines = table.lines[1:] if _is_header(columns, head, at, is_frame) else table.lines
-    chosen = re.compile(re.escape(camera or "").replace(r"\*", ".*")) if "camera" in at else None
+    chosen = (
+        re.compile(re.escape("" if camera is None else str(camera)).replace(r"\*", ".*")) if "camera" in at else None
+    )
     cameras: dict[str, None] = {}
     rows = []
     for line, text in lines:
