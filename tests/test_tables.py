@@ -104,6 +104,12 @@ def test_simulator_log_with_decimal_commas_that_are_followed_by_no_space(downloa
     assert "; decimal commas" in downloads.log
 
 
+def test_simulator_log_of_whole_numbers(downloads):
+    labels = downloads(simulator("-0,0,0,1", "1,0,0,05", "-1,0,0,1", separator=","))
+    assert degrees(labels) == [0, 25, -25]
+    assert "decimal commas" not in downloads.log
+
+
 def test_simulator_log_whose_decimal_commas_cannot_be_told_is_refused(downloads):
     rows = ["-0,373,0,35,0,12,3", "0,0,0,0", "0,25,0,1,0,30,1"]
     cause = ("expected 7 columns", "commas seem to be separators and decimal commas", "write decimal points")
@@ -385,6 +391,13 @@ def test_times_in_the_names_of_frames(downloads):
     assert degrees(labels) == ANGLES
     assert "times in nanoseconds, from the names of frames" in downloads.log
     assert segments(labels, 1, 1).tolist() == [0] * 7 + [1] * 5
+
+
+def test_times_with_decimal_commas_beside_whole_angles(downloads):
+    stamps = [f"{number / 20:g}".replace(".", ",") for number in range(COUNT)]
+    text = table(";", list(FRAMES), range(COUNT), stamps, head="image;angle;t\n")
+    labels = downloads({"log.csv": text, **FRAMES}, csv_columns={**COLUMNS, "time": "t"}, csv_unit="degrees")
+    np.testing.assert_allclose([label.time for label in labels], np.arange(COUNT) / 20, atol=0.001)
 
 
 def test_dates_are_times(downloads):
