@@ -209,5 +209,6 @@ def test_damaged_frame_of_a_drive_that_is_packed_again(tmp_path, refused):
     refused(path, "data.txt line 2: ", "'1.jpg' is damaged")
     sources.fetch(str(path), tmp_path / "out.zip", 1, 1, Reading(on_bad_frame="skip"))
     assert zipfile.ZipFile(tmp_path / "out.zip").read("driving_dataset/data.txt") == (
-        b"0.jpg 1.000000\n1.jpg nan # data.txt line 2: '1.jpg' is damaged (Bad CRC-32 for file '1.jpg'); get the drive again\n"
+        b"0.jpg 1.000000\n"
+        b"1.jpg nan # data.txt line 2: '1.jpg' is damaged (Bad CRC-32 for file '1.jpg'); get the drive again\n"
     )

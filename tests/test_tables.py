@@ -9,7 +9,7 @@ from drives import JPEG, stage_run, write_folder, write_zip
 from pilotnet_sdnn.dataset.road import open_dataset
 from pilotnet_sdnn.dataset.store import read_frames
 from pilotnet_sdnn.drive.drive_zip import open_drive, origin, read_labels
-from pilotnet_sdnn.drive.labels import BadLabels
+from pilotnet_sdnn.drive.labels import BadLabels, segments
 from pilotnet_sdnn.drive.times import interpolated, parse_times
 from pilotnet_sdnn.drive_files import drive_files
 from pilotnet_sdnn.paths import DRIVES
@@ -102,6 +102,12 @@ def test_simulator_log_with_decimal_commas_that_are_followed_by_no_space(downloa
     labels = downloads(simulator(*rows, separator=separator))
     np.testing.assert_allclose(degrees(labels), [-9.325, 0, 25, 6.25])
     assert "; decimal commas" in downloads.log
+
+
+def test_simulator_log_of_whole_numbers(downloads):
+    labels = downloads(simulator("-0,0,0,1", "1,0,0,05", "-1,0,0,1", separator=","))
+    assert degrees(labels) == [0, 25, -25]
+    assert "decimal commas" not in downloads.log
 
 
 def test_simulator_log_whose_decimal_commas_cannot_be_told_is_refused(downloads):
@@ -228,6 +234,18 @@ def test_one_camera_of_several_in_a_table(downloads):
     downloads.refuses(cameras(), "set csv_camera to one of", values, csv_columns=columns)
 
 
+def test_camera_that_has_a_number(downloads):
+    files = cameras()
+    files["log.csv"] = files["log.csv"].replace("center_camera", "1").replace("left_camera", "0")
+    labels = downloads(files, csv_columns={**COLUMNS, "camera": "frame_id"}, csv_camera=1)
+    assert degrees(labels) == ANGLES
+
+
+def test_table_whose_name_ends_in_txt(downloads):
+    text = table("\t", list(FRAMES), ANGLES, head="image\tangle\n")
+    assert degrees(downloads({"labels.txt": text, **FRAMES}, source="drive/labels.txt", csv_columns=COLUMNS)) == ANGLES
+
+
 def test_cameras_that_alternate_are_not_taken_for_one(downloads):
     downloads.refuses(cameras(), "several cameras alternate ('left/0.jpg', 'center/0.jpg'", csv_columns=COLUMNS)
 
@@ -267,8 +285,9 @@ def test_frames_in_another_folder_than_the_csv(downloads, ids):
     assert downloads.images == list(FRAMES.values())
     path = "drive/labels/log.csv"
     downloads.refuses(files, "log.csv line 2: no frame", source=path, csv_columns=COLUMNS)
-    assert degrees(downloads(files, source=path, csv_columns=COLUMNS, csv_frames="../pictures/front")) == ANGLES
-    assert downloads.images == list(FRAMES.values())
+    for folder in ("../pictures/front", str(downloads.folder / "drive/pictures/front")):
+        assert degrees(downloads(files, source=path, csv_columns=COLUMNS, csv_frames=folder)) == ANGLES
+        assert downloads.images == list(FRAMES.values())
 
 
 def test_frames_of_one_name_in_several_folders(downloads):
@@ -361,6 +380,24 @@ def test_times_in_any_unit_since_1970_or_the_start(downloads, unit, start, scale
     assert f"times in {unit}" in downloads.log
     np.testing.assert_allclose([label.time - labels[0].time for label in labels], seconds, atol=0.0011)
     assert labels[0].time == pytest.approx(start / scale, abs=0.001)
+
+
+def test_times_in_the_names_of_frames(downloads):
+    """They are only used for gaps: frames of another clock, or of none, keep their labels."""
+    stamps = [1479425440130861401 + number * 50_000_000 + (number > 6) * 10**10 for number in range(COUNT)]
+    frames = {f"center/{stamp}.png": image for stamp, image in zip(stamps, FRAMES.values(), strict=True)}
+    text = table(",", [f"center/{stamp}" for stamp in stamps], ANGLES, head="image,angle\n")
+    labels = downloads({"log.csv": text, **frames}, csv_columns=COLUMNS)
+    assert degrees(labels) == ANGLES
+    assert "times in nanoseconds, from the names of frames" in downloads.log
+    assert segments(labels, 1, 1).tolist() == [0] * 7 + [1] * 5
+
+
+def test_times_with_decimal_commas_beside_whole_angles(downloads):
+    stamps = [f"{number / 20:g}".replace(".", ",") for number in range(COUNT)]
+    text = table(";", list(FRAMES), range(COUNT), stamps, head="image;angle;t\n")
+    labels = downloads({"log.csv": text, **FRAMES}, csv_columns={**COLUMNS, "time": "t"}, csv_unit="degrees")
+    np.testing.assert_allclose([label.time for label in labels], np.arange(COUNT) / 20, atol=0.001)
 
 
 def test_dates_are_times(downloads):

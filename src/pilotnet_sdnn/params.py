@@ -91,7 +91,9 @@ class Params:
         "time",
         _are_columns,
     )
-    csv_camera: str | None = _text_or_null()
+    csv_camera: str | int | None = _allowed(
+        "a text, a whole number or null", lambda value: value is None or (type(value) in (str, int) and value != "")
+    )
     csv_frames: str | None = _text_or_null()
     csv_unit: str | None = _allowed(
         "degrees, radians, -1..1 or null", lambda value: value in ("degrees", "radians", "-1..1", None)

@@ -1,6 +1,7 @@
 """Labels in csv files: the log of Udacity's simulator, and any other table whose columns are named."""
 
 import math
+import os
 import posixpath
 import re
 from collections.abc import Callable
@@ -64,16 +65,26 @@ def read_csv(archive: Archive, folder: str, names: list[str], reading: Reading) 
     bad = BadLabels(table.where, reading.on_bad_frame)
     degrees, unit = angles_in_degrees(rows, table, str(columns["angle"]), reading)
     said = [*table.detected, unit]
+    times = None
     if columns["time"] is not None:
         times = parse_times([row.time for row in rows])
         rows = _with_times(rows, times)
         said.append(times.said)
+    elif rows and all(stamps := [_stamp(row.frame) for row in rows]):
+        times = parse_times(stamps)
+        said.append(f"{times.said}, from the names of frames")
     labels = _labels(rows, table, files, degrees, bad)
-    if columns["time"] is not None:
+    if times is not None:
         labels = [label._replace(time=time) for label, time in zip(labels, times.seconds.tolist(), strict=True)]
     if reading.camera_column is None:
         _check_one_camera(labels, table)
     return _drive("csv", folder, labels, bad, said)
+
+
+def _stamp(frame: str) -> str:
+    """The digits of a frame whose name is a time, `center/1479425440130861401.jpg`, else ""."""
+    found = re.fullmatch(r"(?:.*[/\\])?(\d{10,19})(?:\.\w+)?", frame)
+    return found[1] if found else ""
 
 
 def _at_other_times(archive: Archive, folder: str, tables: list[Table], files: FrameFiles, reading: Reading) -> Drive:
@@ -139,7 +150,10 @@ def _frames_folder(archive: Archive, folder: str, reading: Reading) -> str | Non
     """`csv_frames`, seen from the top of the archive."""
     if reading.csv_frames is None:
         return None
-    path = posixpath.normpath(posixpath.join(folder, reading.csv_frames.replace("\\", "/")))
+    frames = reading.csv_frames.replace("\\", "/")
+    if posixpath.isabs(frames):
+        frames = os.path.relpath(frames, posixpath.join(archive.where, folder))
+    path = posixpath.normpath(posixpath.join(folder, frames))
     if not inside(path):
         raise UserError(
             f"{archive.where}: csv_frames: {quoted(reading.csv_frames)} leads out of it; give the folder that holds "

@@ -35,7 +35,7 @@ def read_layout(archive: Archive, reading: Reading, table: str | None = None) ->
     Raises:
         UserError: there are no labels, or they are invalid.
     """
-    if table and table.lower().endswith(".txt"):
+    if table and table.lower().endswith(".txt") and (reading.csv_columns["angle"] is None or "data.txt" in table):
         return checked(_sully_chen(archive, table, reading), reading)
     places = [table.rpartition("/")[0] + "/" * ("/" in table)] if table else _folders(archive)
     for folder in places:

@@ -17,7 +17,7 @@ class Reading(NamedTuple):
     csv_columns: Columns = NO_COLUMNS
     csv_unit: str | None = None
     max_gigabytes: float = 50
-    csv_camera: str | None = None
+    csv_camera: str | int | None = None
     csv_frames: str | None = None
     label_sign: int = 1
 

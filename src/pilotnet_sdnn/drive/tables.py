@@ -73,7 +73,7 @@ def open_table(archive: Archive, name: str, width: int | None = None) -> Table:
     wider = sum(len(_trimmed(plain.split(line), expected)) > expected for _, line in lines)
     with_decimal_commas = Table(archive.where, name, lines, _split_at_separating_commas, [])
     spaced = all(re.search(r",\s", line) for _, line in lines)
-    cut = _cut_number(plain)
+    cut = "" if width and not wider else _cut_number(plain)
     if (wider > max(1, len(lines) / 10) or spaced or cut) and _fits(with_decimal_commas, width):
         return with_decimal_commas
     if cut or wider > len(lines) / 2:
@@ -133,7 +133,7 @@ def _cut_number(table: Table) -> str:
     return ""
 
 
-def read_rows(table: Table, columns: Columns, camera: str | None, is_frame: Callable[[str], bool]) -> list[Row]:
+def read_rows(table: Table, columns: Columns, camera: str | int | None, is_frame: Callable[[str], bool]) -> list[Row]:
     """The lines of a table, those of one camera if it has several.
 
     Args:
@@ -148,7 +148,8 @@ def read_rows(table: Table, columns: Columns, camera: str | None, is_frame: Call
     head = table.head
     at = positions(columns, head, table.where)
     lines = table.lines[1:] if _is_header(columns, head, at, is_frame) else table.lines
-    chosen = re.compile(re.escape(camera or "").replace(r"\*", ".*")) if "camera" in at else None
+    wanted = re.escape("" if camera is None else str(camera)).replace(r"\*", ".*")
+    chosen = re.compile(wanted) if "camera" in at else None
     cameras: dict[str, None] = {}
     rows = []
     for line, text in lines:
@@ -170,10 +171,12 @@ def read_rows(table: Table, columns: Columns, camera: str | None, is_frame: Call
             f"{table.where}: set csv_camera to one of the values in column {shown(columns['camera'])}: {found}; "
             f"it is {shown(camera)}"
         )
-    if decimal_commas([row.angle for row in rows], table.where):
+    commas = decimal_commas([row.angle for row in rows], table.where)
+    if commas:
         table.detected.append("decimal commas")
-        rows = [row._replace(angle=_with_point(row.angle), time=_with_point(row.time)) for row in rows]
-    return rows
+    return [
+        row._replace(angle=_with_point(row.angle) if commas else row.angle, time=_with_point(row.time)) for row in rows
+    ]
 
 
 def _with_point(number: str) -> str:
