@@ -9,6 +9,10 @@ import vl_convert
 
 PAGE = Path(__file__).parent.parent / ".dvc/plots_page.html"
 
+# DVC writes the rows of plots into the page as they are, so those of a stranger's run may have scripts in them: they
+# can load nothing and send nothing. Vega needs inline scripts and eval, the pictures lie beside the page.
+POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: file:"
+
 
 def page() -> str:
     """The page: DVC replaces what stands in braces."""
@@ -17,6 +21,7 @@ def page() -> str:
 <html>
 <head>
     <meta charset="utf-8">
+    <meta http-equiv="Content-Security-Policy" content="{POLICY}">
     {{refresh_tag}}
     <title>Plots</title>
     <!-- Vega, Vega-Lite and Vega-Embed (BSD-3-Clause, https://vega.github.io), as vl-convert-python bundles them -->

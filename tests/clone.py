@@ -23,6 +23,7 @@ def environment(path: Path) -> dict[str, str]:
         "PYTHONPATH": str(path / "src"),
         "GIT_AUTHOR_NAME": "test", "GIT_AUTHOR_EMAIL": "test@example.com",
         "GIT_COMMITTER_NAME": "test", "GIT_COMMITTER_EMAIL": "test@example.com",
+        "GIT_EDITOR": "true",  # no commit waits for somebody to write its message
     }  # fmt: skip
 
 

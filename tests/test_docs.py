@@ -41,7 +41,7 @@ SMALLER = {  # what a page says -> what the test does instead
     "/mnt/team/pilotnet-sdnn": "../team",
     "https://git.example/team/pilotnet-sdnn": ".",
     "--rev v1.0.0": "--rev v1.0.0 -o ../released.pt",
-    "--stage car": "--stage car -o ../car.pt",
+    "network --stage car": "network --stage car -o ../car.pt",
     "'lam=0.002,0.01,0.05,0.2' -S 'threshold=0.03,0.1,0.3'": "'lam=0.002,0.2'",
     "epochs=60": "epochs=1",
     "git merge sparser": "! git merge sparser",  # with conflicts, left to `dvc repro`

@@ -138,6 +138,20 @@ def test_experiment_killed_while_dvc_has_it_in_gits_stash(clone):
     assert branch(clone) == before and clone.run("git", "status", "--short") == " M README.md\n"
 
 
+def test_experiment_killed_before_dvc_put_the_users_changes_back(clone):
+    """They are nowhere but in the reference of the experiment, which the doctor deletes."""
+    before = branch(clone)
+    killed_experiment(clone, "lam=0.3")
+    (clone.path / "README.md").write_text("my own work\n")
+    clone.run("git", "update-ref", "refs/exps/exec/EXEC_MERGE", clone.run("git", "stash", "create").strip())
+    clone.run("git", "checkout", "-q", "README.md", "params.yaml")
+    assert "It alone has your changes of README.md" in clone.run("sdnn-doctor", "--fix")
+    clone.run("git", "stash", "pop")
+    clone.run("git", "restore", "--staged", "--worktree", "params.yaml")
+    assert branch(clone) == before and clone.run("git", "status", "--short") == " M README.md\n"
+    assert (clone.path / "README.md").read_text() == "my own work\n"
+
+
 def test_results_that_a_stopped_run_removed(clone):
     (clone.path / "metrics/train.json").unlink()
     assert "- metrics/train.json: missing, probably because a run was stopped" in clone.run("sdnn-doctor", code=1)

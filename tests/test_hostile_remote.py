@@ -238,11 +238,13 @@ def test_record_without_its_objects_or_against_the_clones_own_is_not_followed(te
     lies = [b"missing", b"damaged", b"another result"]
     records = dict(named({**made, "outs": [output("data/made.txt", lie)]}, key=make) for lie in lies)
     objects = {stored(b"damaged")[0]: b"other bytes", **dict([stored(b"another result")])}
+    objects[stored(b"missing")[0].replace("md5/", "md5/decoy/")] = b"missing"
     with folder_remote(tmp_path / "store", {**records, **objects}) as server:
         clone = colleague(team, tmp_path / "clone", server)
         clone.run("dvc", "repro", "--force")
         ran = (clone.path / "data/made.txt").read_bytes()
-        assert "its hash does not match its name" in clone.run("sdnn-share", "pull", code=1)
+        printed = clone.run("sdnn-share", "pull", code=1)
+        assert "its hash does not match its name" in printed and "could not be fetched" not in printed
         assert len(list((clone.path / ".dvc/cache/runs" / make[:2] / make).iterdir())) == 2
         (clone.path / "dvc.lock").unlink()
         assert "Running stage" not in clone.run("dvc", "repro")

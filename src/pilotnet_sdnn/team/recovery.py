@@ -58,9 +58,10 @@ def leftovers(root: Path) -> Iterator[Finding]:
         yield Finding(problem, [])
     if refs:
         again = "; the next `dvc exp run` would run it as well" if WORKSPACE_STASH in refs else ""
+        kept, keep = working_tree.only_in_experiment(root)
         yield Finding(
-            f"references of a killed experiment{again}",
-            [["git", "update-ref", "--no-deref", "-d", ref] for ref in refs],
+            f"references of a killed experiment{again}{kept}",
+            [*keep, *(["git", "update-ref", "--no-deref", "-d", ref] for ref in refs)],
         )
     yield from dead_experiments(root)
     yield from temporary_files(root)

@@ -267,8 +267,9 @@ def _copy(source: FileSystem, sources: list[str], target: FileSystem, targets: l
 
 
 def _sizes(odb: HashFileDB) -> dict[str, int]:
-    """The size of each object, by its hash."""
-    return {"".join(odb.fs.parts(path)[-2:]): size for path, size in _files(odb.fs, odb.path)}
+    """The size of each object, by its hash; what lies deeper is none."""
+    files = [(odb.fs.parts(path), size) for path, size in _files(odb.fs, odb.path)]
+    return {"".join(parts[-2:]): size for parts, size in files if len(parts) == len(odb.fs.parts(odb.path)) + 2}
 
 
 def _intact(odb: HashFileDB, oid: str) -> bool:

@@ -17,6 +17,7 @@ from pilotnet_sdnn.paths import LOCK, PARAMS
 from pilotnet_sdnn.team.repository import nul_separated, try_git, try_git_bytes
 
 RESULTS = (str(LOCK), "metrics", "plots")
+REPRO_DATA = ".dvc/tmp/repro.dat"
 GO_BACK = f"git checkout HEAD -- {PARAMS} {' '.join(RESULTS)} && dvc checkout --force --allow-missing"
 
 
@@ -49,10 +50,24 @@ def experiment_changes(root: Path, killed: list[str]) -> Iterator[tuple[str, lis
         )
 
 
+def only_in_experiment(root: Path) -> tuple[str, list[list[str]]]:
+    """The user's changes that dvc had put aside for a killed experiment and not yet put back, and how to keep them."""
+    differing = nul_separated(try_git("diff", "-z", "--name-only", "--relative", "HEAD", EXEC_MERGE, "--", root=root))
+    names = [name for name in differing if name not in (str(PARAMS), REPRO_DATA) and not changed(root, name)]
+    commit = try_git("rev-parse", "-q", "--verify", EXEC_MERGE, root=root)
+    if not names or commit == try_git("rev-parse", "-q", "--verify", "stash@{0}", root=root):
+        return "", []
+    return (
+        f". It alone has your changes of {', '.join(names)}: git's stash gets them, `git stash pop` brings them back, "
+        f"and then `git restore --staged --worktree {PARAMS}` drops the experiment's parameters",
+        [["git", "stash", "store", "-m", "changes that dvc had put aside", commit]],
+    )
+
+
 def staged_by_dvc(root: Path) -> Iterator[tuple[str, list[list[str]]]]:
     """A file that dvc adds to an experiment, and that would be in the next commit."""
-    if try_git("ls-files", ".dvc/tmp/repro.dat", root=root):
-        yield "dvc's own repro.dat is staged for commit", [["git", "rm", "-qf", ".dvc/tmp/repro.dat"]]
+    if try_git("ls-files", REPRO_DATA, root=root):
+        yield "dvc's own repro.dat is staged for commit", [["git", "rm", "-qf", REPRO_DATA]]
 
 
 def params_change(root: Path, killed: list[str]) -> tuple[str, list[list[str]]]:
