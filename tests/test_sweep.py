@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from clone import ROOT, Clone, wait_for
 from dvc.repo import Repo
-from servers import LOOPBACK, free_port, ssh_server
+from servers import LOOPBACK, free_port, slurm, ssh_server
 from small_pipeline import small_pipeline
 
 from pilotnet_sdnn.errors import UserError
@@ -236,3 +236,21 @@ def test_hosts_over_ssh(clone: Clone, tmp_path: Path) -> None:
         clone.run("sdnn-sweep", "--hosts", address, "-j", "2", "-S", "lam=1,2,3")
         assert set(errors(clone)) == {"lam-1", "lam-2", "lam-3"}
         assert list((there / "cache/pilotnet-sdnn/sweeps").iterdir())
+
+
+@pytest.mark.slow
+def test_slurm(clone: Clone, tmp_path: Path) -> None:
+    """Workers that are jobs of a real SLURM, each with a home of its own."""
+    with slurm(tmp_path / "slurm") as environment:
+        clone.env |= environment
+        options = tmp_path / "slurm.yaml"
+        options.write_text(
+            "cores: 1\nmemory: 1GB\ninterface: lo\nwalltime: '00:20:00'\n"
+            f"log_directory: {tmp_path}/logs\n"
+            f"job_script_prologue: ['export HOME={tmp_path}/home-$SLURM_JOB_ID', 'mkdir -p $HOME']\n"
+        )
+        clone.run("sdnn-sweep", "--slurm", str(options), "-j", "2", "-S", "lam=1,2,3,4")
+        assert set(errors(clone)) == {"lam-1", "lam-2", "lam-3", "lam-4"}
+        assert sorted(trained(clone)) == ["1", "2", "3", "4"]
+        assert len(list(tmp_path.glob("home-*/.cache/pilotnet-sdnn/sweeps"))) == 2
+        assert not clone.run("squeue", "-h", "-t", "running,pending")
