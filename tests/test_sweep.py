@@ -19,6 +19,7 @@ from small_pipeline import small_pipeline
 
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.team.sweep_plan import Run, Schedule, computed_stages, grid
+from pilotnet_sdnn.team.sweep_worker import Sweep, packages, prepare
 
 RECORDED = """\
 stages:
@@ -142,6 +143,20 @@ def test_runs_that_wait_are_not_lost_when_the_first_one_fails() -> None:
     assert order == runs
 
 
+def test_worker_with_other_packages_is_refused_by_name() -> None:
+    sweep = Sweep("project", "", ("name", "mail"), packages() | {"torch": "1.0"}, here="/nowhere")
+    assert prepare(sweep, b"", "").startswith(f"it has torch {packages()['torch']}, not 1.0; `uv sync")
+    assert not prepare(sweep._replace(packages=packages()), b"", "")
+
+
+def test_remote_that_workers_do_not_know_is_refused(clone: Clone) -> None:
+    clone.run("dvc", "remote", "remove", "team")
+    clone.commit("No remote")
+    clone.run("dvc", "remote", "add", "-d", "--local", "team", "/somewhere")
+    printed = clone.run("sdnn-sweep", "-S", "lam=0.1", "--scheduler", f"tcp://{LOOPBACK}:9", code=1)
+    assert "error: the DVC remote team is in .dvc/config.local only" in printed
+
+
 def test_sweep_on_this_machine(clone: Clone) -> None:
     printed = clone.run("sdnn-sweep", "-S", "lam=0.1,0.3,0.2", "-j", "2", code=1)
     assert "lam-0.3: FAILED: lam is too large" in printed and "1 of 3 runs failed: lam-0.3" in printed
@@ -151,7 +166,8 @@ def test_sweep_on_this_machine(clone: Clone) -> None:
 
     clone.run("dvc", "exp", "run", "--queue", "-n", "waiting", "-S", "lam=0.4")
     assert "1 run, 0 of them done before" in clone.run("sdnn-sweep", "--queued")
-    assert not clone.run("dvc", "queue", "status").strip().endswith("Queued")
+    with Repo(str(clone.path)) as repo:
+        assert not list(repo.experiments.celery_queue.iter_queued())
     assert trained(clone).count("0.4") == 1
 
     assert "2 of them done before" in clone.run("sdnn-sweep", "-S", "lam=0.1,0.3,0.2", code=1)

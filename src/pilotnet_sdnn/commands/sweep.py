@@ -103,13 +103,14 @@ def _run_all(runs: list[Run], computed: frozenset[str], ended: dict[str, str], a
     elsewhere, bundle = bool(arguments.scheduler or arguments.hosts or arguments.slurm is not None), b""
     if elsewhere:
         _check_remote()
-        _share("push")
         bundle = bundled(Path(), [run.source for run in runs] + [run.baseline for run in runs])
     topic = f"sdnn-sweep-{uuid.uuid4().hex}"
     setup = _setup(here=not elsewhere)
     with _cluster(arguments, len(runs)) as client, displayed(len(runs) + len(ended), len(ended)) as show:
+        if elsewhere:
+            _share("push")
         if not client.scheduler_info()["workers"]:
-            print("waiting for workers")
+            print("waiting for workers", flush=True)
         prepared = functools.partial(prepare, setup, bundle, runs[0].baseline)
         experiment = functools.partial(on_worker, setup, topic)
         events = drive(client, prepared, experiment, runs, computed, topic)
