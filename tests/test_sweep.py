@@ -177,11 +177,12 @@ def test_sweep_on_this_machine(clone: Clone) -> None:
 
 
 @contextmanager
-def cluster(clone: Clone, folder: Path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
+def cluster(clone: Clone, folder: Path, protocol: str = "tcp") -> Iterator[tuple[str, list[subprocess.Popen]]]:
     """A Dask scheduler and two workers, each with a home of its own and without this machine's environment."""
-    address = f"tcp://{LOOPBACK}:{free_port()}"
+    address = f"{protocol}://{LOOPBACK}:{free_port()}"
     dask = [sys.executable, "-m", "dask"]
     commands = [[*dask, "scheduler", "--host", LOOPBACK, "--port", address.rpartition(":")[2], "--no-dashboard"]]
+    commands[0] += ["--protocol", protocol]
     commands += [[*dask, "worker", address, "--host", LOOPBACK, "--nthreads", "1", "--no-dashboard"]] * 2
     processes = []
     try:
@@ -225,6 +226,29 @@ def test_worker_killed_midway(clone: Clone, tmp_path: Path) -> None:
     assert errors(sequential) == swept
     clone.run("dvc", "exp", "run", "-q", "-n", "once-more", "-S", "lam=1")  # the driver has its records
     assert trained(clone).count("1") == 1
+
+
+@pytest.mark.slow
+def test_tls(clone: Clone, tmp_path: Path) -> None:
+    key, certificate = str(tmp_path / "key"), str(tmp_path / "certificate")
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=sweep", "-days", "1"]
+    clone.run(*request, "-keyout", key, "-out", certificate)
+    with_keys = {
+        "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True",
+        "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": certificate,
+    }
+    for role in ("SCHEDULER", "WORKER", "CLIENT"):
+        with_keys[f"DASK_DISTRIBUTED__COMM__TLS__{role}__KEY"] = key
+        with_keys[f"DASK_DISTRIBUTED__COMM__TLS__{role}__CERT"] = certificate
+    without = dict(clone.env)
+    clone.env |= with_keys
+    with cluster(clone, tmp_path / "cluster", "tls") as (address, _):
+        clone.run("sdnn-sweep", "--scheduler", address, "-S", "lam=1")
+        clone.env = without
+        assert f"error: no Dask scheduler answers at {address}: " in clone.run(
+            "sdnn-sweep", "--scheduler", address, "-S", "lam=2", code=1
+        )
+    assert set(errors(clone)) == {"lam-1"}
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from pilotnet_sdnn.team.sweep_worker import Outcome, Sweep, bundled, packages, p
 if TYPE_CHECKING:
     from distributed import Client
 
+NAMED = 10  # unfinished runs, at most, that are named
 LOGS = Path(".dvc/tmp/sweep")  # the output of failed runs
 
 
@@ -90,7 +91,8 @@ def sweep(arguments: argparse.Namespace) -> None:
                 _unqueue([run for run in runs if ended.get(run.name) == ""])
             unfinished = [run.name for run in runs if run.name not in ended]
             if unfinished:
-                print(f"not finished: {', '.join(unfinished)}; the same command runs them")
+                names = ", ".join(unfinished[:NAMED]) + (", ..." if unfinished[NAMED:] else "")
+                print(f"not finished: {counted(len(unfinished), 'run')}, {names}; the same command runs them")
     if failed := [name for name, problem in ended.items() if problem]:
         raise UserError(f"{len(failed)} of {counted(len(runs), 'run')} failed: {', '.join(failed)}; see above, {LOGS}")
     print("`dvc exp show`, `sdnn-runs` and `sdnn-pareto` show them")
