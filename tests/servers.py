@@ -210,3 +210,68 @@ def _makes_bucket(endpoint: str) -> bool:
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
         return False
     return True
+
+
+SLURM_CONF = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+MpiDefault=none
+ReturnToService=2
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000 State=UNKNOWN
+PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@contextmanager
+def slurm(folder: Path) -> Iterator[dict[str, str]]:
+    """SLURM with one node, this machine; the environment in which its commands find it."""
+    if os.geteuid() != 0:
+        pytest.skip("SLURM's daemons need root")
+    if not shutil.which("slurmctld", path="/usr/sbin"):
+        if not shutil.which("apt-get"):
+            pytest.skip("SLURM is not installed, and there is no apt-get to install it with")
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        packages = ["--no-install-recommends", "slurm-wlm", "munge"]
+        for command in (["apt-get", "-q", "update"], ["apt-get", "-qy", "install", *packages]):
+            done = subprocess.run(command, capture_output=True, text=True, env=environment)
+            if done.returncode:
+                pytest.skip(f"apt-get cannot install slurm-wlm: {done.stderr[-300:]}")
+    for path in (folder, folder / "state", folder / "spool"):
+        path.mkdir()
+    key = folder / "key"
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o600)
+    conf = folder / "slurm.conf"
+    host, ports = socket.gethostname().partition(".")[0], [free_port(), free_port()]
+    conf.write_text(SLURM_CONF.format(host=host, user=getpass.getuser(), folder=folder, ports=ports))
+    env = {"SLURM_CONF": str(conf)}
+    munged = [
+        "/usr/sbin/munged", "--foreground", "--force", f"--key-file={key}", f"--socket={folder}/munge",
+        *(f"--{kind}-file={folder}/munged.{kind}" for kind in ("log", "pid", "seed")),
+    ]  # fmt: skip
+    control, node = ["/usr/sbin/slurmctld", "-D", "-f", str(conf)], ["/usr/sbin/slurmd", "-D", "-f", str(conf)]
+
+    def idle() -> bool:
+        state = subprocess.run(["sinfo", "-h", "-o", "%T"], env={**os.environ, **env}, capture_output=True, text=True)
+        return state.stdout.strip() == "idle"
+
+    with (
+        running(munged, folder / "munged.out", (folder / "munge").exists),
+        running(control, folder / "slurmctld.out", lambda: _listens(ports[0])),
+        running(node, folder / "slurmd.out", idle),
+    ):
+        yield env

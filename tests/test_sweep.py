@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from clone import ROOT, Clone, wait_for
 from dvc.repo import Repo
-from servers import LOOPBACK, free_port, ssh_server
+from servers import LOOPBACK, free_port, slurm, ssh_server
 from small_pipeline import small_pipeline
 
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.team.sweep_plan import Run, Schedule, computed_stages, grid
+from pilotnet_sdnn.team.sweep_worker import Sweep, packages, prepare
 
 RECORDED = """\
 stages:
@@ -142,6 +143,20 @@ def test_runs_that_wait_are_not_lost_when_the_first_one_fails() -> None:
     assert order == runs
 
 
+def test_worker_with_other_packages_is_refused_by_name() -> None:
+    sweep = Sweep("project", "", ("name", "mail"), packages() | {"torch": "1.0"}, here="/nowhere")
+    assert prepare(sweep, b"", "").startswith(f"it has torch {packages()['torch']}, not 1.0; `uv sync")
+    assert not prepare(sweep._replace(packages=packages()), b"", "")
+
+
+def test_remote_that_workers_do_not_know_is_refused(clone: Clone) -> None:
+    clone.run("dvc", "remote", "remove", "team")
+    clone.commit("No remote")
+    clone.run("dvc", "remote", "add", "-d", "--local", "team", "/somewhere")
+    printed = clone.run("sdnn-sweep", "-S", "lam=0.1", "--scheduler", f"tcp://{LOOPBACK}:9", code=1)
+    assert "error: the DVC remote team is in .dvc/config.local only" in printed
+
+
 def test_sweep_on_this_machine(clone: Clone) -> None:
     printed = clone.run("sdnn-sweep", "-S", "lam=0.1,0.3,0.2", "-j", "2", code=1)
     assert "lam-0.3: FAILED: lam is too large" in printed and "1 of 3 runs failed: lam-0.3" in printed
@@ -151,7 +166,8 @@ def test_sweep_on_this_machine(clone: Clone) -> None:
 
     clone.run("dvc", "exp", "run", "--queue", "-n", "waiting", "-S", "lam=0.4")
     assert "1 run, 0 of them done before" in clone.run("sdnn-sweep", "--queued")
-    assert not clone.run("dvc", "queue", "status").strip().endswith("Queued")
+    with Repo(str(clone.path)) as repo:
+        assert not list(repo.experiments.celery_queue.iter_queued())
     assert trained(clone).count("0.4") == 1
 
     assert "2 of them done before" in clone.run("sdnn-sweep", "-S", "lam=0.1,0.3,0.2", code=1)
@@ -161,11 +177,12 @@ def test_sweep_on_this_machine(clone: Clone) -> None:
 
 
 @contextmanager
-def cluster(clone: Clone, folder: Path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
+def cluster(clone: Clone, folder: Path, protocol: str = "tcp") -> Iterator[tuple[str, list[subprocess.Popen]]]:
     """A Dask scheduler and two workers, each with a home of its own and without this machine's environment."""
-    address = f"tcp://{LOOPBACK}:{free_port()}"
+    address = f"{protocol}://{LOOPBACK}:{free_port()}"
     dask = [sys.executable, "-m", "dask"]
     commands = [[*dask, "scheduler", "--host", LOOPBACK, "--port", address.rpartition(":")[2], "--no-dashboard"]]
+    commands[0] += ["--protocol", protocol]
     commands += [[*dask, "worker", address, "--host", LOOPBACK, "--nthreads", "1", "--no-dashboard"]] * 2
     processes = []
     try:
@@ -212,6 +229,29 @@ def test_worker_killed_midway(clone: Clone, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_tls(clone: Clone, tmp_path: Path) -> None:
+    key, certificate = str(tmp_path / "key"), str(tmp_path / "certificate")
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=sweep", "-days", "1"]
+    clone.run(*request, "-keyout", key, "-out", certificate)
+    with_keys = {
+        "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True",
+        "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": certificate,
+    }
+    for role in ("SCHEDULER", "WORKER", "CLIENT"):
+        with_keys[f"DASK_DISTRIBUTED__COMM__TLS__{role}__KEY"] = key
+        with_keys[f"DASK_DISTRIBUTED__COMM__TLS__{role}__CERT"] = certificate
+    without = dict(clone.env)
+    clone.env |= with_keys
+    with cluster(clone, tmp_path / "cluster", "tls") as (address, _):
+        clone.run("sdnn-sweep", "--scheduler", address, "-S", "lam=1")
+        clone.env = without
+        assert f"error: no Dask scheduler answers at {address}: " in clone.run(
+            "sdnn-sweep", "--scheduler", address, "-S", "lam=2", code=1
+        )
+    assert set(errors(clone)) == {"lam-1"}
+
+
+@pytest.mark.slow
 def test_hosts_over_ssh(clone: Clone, tmp_path: Path) -> None:
     """Workers that ssh starts, with a remote on SSH, for which each machine has its own key."""
     there = tmp_path / "there"  # what that machine has of its own
@@ -236,3 +276,21 @@ def test_hosts_over_ssh(clone: Clone, tmp_path: Path) -> None:
         clone.run("sdnn-sweep", "--hosts", address, "-j", "2", "-S", "lam=1,2,3")
         assert set(errors(clone)) == {"lam-1", "lam-2", "lam-3"}
         assert list((there / "cache/pilotnet-sdnn/sweeps").iterdir())
+
+
+@pytest.mark.slow
+def test_slurm(clone: Clone, tmp_path: Path) -> None:
+    """Workers that are jobs of a real SLURM, each with a home of its own."""
+    with slurm(tmp_path / "slurm") as environment:
+        clone.env |= environment
+        options = tmp_path / "slurm.yaml"
+        options.write_text(
+            "cores: 1\nmemory: 1GB\ninterface: lo\nwalltime: '00:20:00'\n"
+            f"log_directory: {tmp_path}/logs\n"
+            f"job_script_prologue: ['export HOME={tmp_path}/home-$SLURM_JOB_ID', 'mkdir -p $HOME']\n"
+        )
+        clone.run("sdnn-sweep", "--slurm", str(options), "-j", "2", "-S", "lam=1,2,3,4")
+        assert set(errors(clone)) == {"lam-1", "lam-2", "lam-3", "lam-4"}
+        assert sorted(trained(clone)) == ["1", "2", "3", "4"]
+        assert len(list(tmp_path.glob("home-*/.cache/pilotnet-sdnn/sweeps"))) == 2
+        assert not clone.run("squeue", "-h", "-t", "running,pending")

@@ -25,6 +25,7 @@ from pilotnet_sdnn.team.sweep_worker import Outcome, Sweep, bundled, packages, p
 if TYPE_CHECKING:
     from distributed import Client
 
+NAMED = 10  # unfinished runs, at most, that are named
 LOGS = Path(".dvc/tmp/sweep")  # the output of failed runs
 
 
@@ -90,7 +91,8 @@ def sweep(arguments: argparse.Namespace) -> None:
                 _unqueue([run for run in runs if ended.get(run.name) == ""])
             unfinished = [run.name for run in runs if run.name not in ended]
             if unfinished:
-                print(f"not finished: {', '.join(unfinished)}; the same command runs them")
+                names = ", ".join(unfinished[:NAMED]) + (", ..." if unfinished[NAMED:] else "")
+                print(f"not finished: {counted(len(unfinished), 'run')}, {names}; the same command runs them")
     if failed := [name for name, problem in ended.items() if problem]:
         raise UserError(f"{len(failed)} of {counted(len(runs), 'run')} failed: {', '.join(failed)}; see above, {LOGS}")
     print("`dvc exp show`, `sdnn-runs` and `sdnn-pareto` show them")
@@ -103,13 +105,14 @@ def _run_all(runs: list[Run], computed: frozenset[str], ended: dict[str, str], a
     elsewhere, bundle = bool(arguments.scheduler or arguments.hosts or arguments.slurm is not None), b""
     if elsewhere:
         _check_remote()
-        _share("push")
         bundle = bundled(Path(), [run.source for run in runs] + [run.baseline for run in runs])
     topic = f"sdnn-sweep-{uuid.uuid4().hex}"
     setup = _setup(here=not elsewhere)
     with _cluster(arguments, len(runs)) as client, displayed(len(runs) + len(ended), len(ended)) as show:
+        if elsewhere:
+            _share("push")
         if not client.scheduler_info()["workers"]:
-            print("waiting for workers")
+            print("waiting for workers", flush=True)
         prepared = functools.partial(prepare, setup, bundle, runs[0].baseline)
         experiment = functools.partial(on_worker, setup, topic)
         events = drive(client, prepared, experiment, runs, computed, topic)

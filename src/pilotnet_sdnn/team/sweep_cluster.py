@@ -1,12 +1,14 @@
 """The Dask clusters that a sweep can run on: this machine, machines over SSH, SLURM, or one that runs already."""
 
+import asyncio
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distributed import Client, LocalCluster, SSHCluster
+from distributed import Client, LocalCluster, Security, SSHCluster
+from distributed.comm import connect
 
 from pilotnet_sdnn.errors import UserError, one_line, shown, without_password
 from pilotnet_sdnn.interrupts import interrupts_held
@@ -45,11 +47,16 @@ def of_scheduler(address: str) -> Iterator[Client]:
         UserError: it does not answer.
     """
     try:
-        client = Client(address, timeout=PATIENCE, set_as_default=False)
-    except (OSError, ValueError, RuntimeError) as error:
+        asyncio.run(_answers(address))  # a Client that does not connect blocks for a while when it is deleted
+    except Exception as error:  # a wrong address, nobody there, or no certificates: each part of Dask raises its own
         raise UserError(f"no Dask scheduler answers at {without_password(address)}: {one_line(error)}") from None
-    with client:
+    with Client(address, timeout=PATIENCE, set_as_default=False) as client:
         yield client
+
+
+async def _answers(address: str) -> None:
+    connection = await connect(address, timeout=PATIENCE, **Security().get_connection_args("client"))
+    await connection.close()
 
 
 @contextmanager

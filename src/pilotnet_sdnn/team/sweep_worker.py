@@ -202,6 +202,7 @@ def _watched(
             cwd=root, env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
+    said = ""
     with process:
         while True:
             try:
@@ -212,7 +213,9 @@ def _watched(
                     process.stdin.close()
                     process.wait()
                     raise StoppedError from None
-                tell(_last_line(output))
+                if (line := _last_line(output)) != said:
+                    said = line
+                    tell(line)
 
 
 def _last_line(output: Path) -> str:
