@@ -102,7 +102,7 @@ def compare(network: Network, models: dict[str, Path], frames: np.ndarray, round
     for number in range(len(frames)):
         event_driven(number)
         counted.append((stream.events[:-1].sum(), stream.synops.sum()))
-    events, synops = np.mean(counted[WARM_UP:], 0)
+    events, synops = np.mean(counted[warm_up(len(frames)) :], 0)
     print(f"operations: {network.macs:,} MACs / {synops:,.0f} synops  {network.macs / synops:.2f} x; "
           f"{events:,.0f} events a frame; a stream has {stream.nbytes / 1e6:.2f} MB")  # fmt: skip
     return medians
@@ -135,8 +135,13 @@ def timings(sides: dict[str, Side], count: int, rounds: int, camera: Image.Image
                 start = time.perf_counter_ns()
                 side(number)
                 taken[name][done, number] = time.perf_counter_ns() - start
-    counted = {name: runs[:, min(WARM_UP, count // 2) :] for name, runs in taken.items()}
+    counted = {name: runs[:, warm_up(count) :] for name, runs in taken.items()}
     return {name: Timed(np.median(runs, 0), runs) for name, runs in counted.items()}
+
+
+def warm_up(count: int) -> int:
+    """How many of the first frames do not count."""
+    return min(WARM_UP, count // 2)
 
 
 def curve(network: Network, frames: np.ndarray, dense: float, int8: float) -> None:
@@ -159,7 +164,7 @@ def curve(network: Network, frames: np.ndarray, dense: float, int8: float) -> No
             taken.append(time.perf_counter_ns() - start)
             events.append(stream.events[:-1].sum())
             synops.append(stream.synops.sum())
-        steady = slice(min(WARM_UP, len(drive) // 2), None)
+        steady = slice(warm_up(len(drive)), None)
         microseconds = statistics.median(taken[steady]) / 1e3
         print(f"{name:20}{np.mean(events[steady]):8,.0f}{np.mean(synops[steady]):10,.0f}{microseconds:12.1f}"
               f"{dense / microseconds:10.2f}x{int8 / microseconds:10.2f}x")  # fmt: skip
