@@ -89,8 +89,7 @@ def test_mp4(tiny_pipeline, monkeypatch, tmp_path, capsys):
     sdnn_video(monkeypatch, tiny_pipeline.path, path, "--seconds", 1)
     assert iio.imread(path, plugin="pyav").shape == (20, 720, 1280, 3)
     assert iio.immeta(path, plugin="pyav")["fps"] == 20
-    shown = "synthetic road, seed 4205, 160 frames, frames 128.jpg to 147.jpg, state carried from frame to frame"
-    assert shown in capsys.readouterr().out
+    assert "synthetic road, seed 4205, 160 frames, state carried from frame to frame" in capsys.readouterr().out
     assert [file.name for file in path.parent.iterdir()] == ["drive.mp4"]
 
 
