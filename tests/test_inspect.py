@@ -272,6 +272,14 @@ def test_wrong_stretch_of_a_good_drive():
     assert warning.startswith("one.zip: the labels seem to have the opposite sign")
 
 
+def test_neighbouring_stretches_are_told_together_whatever_their_length():
+    """Of four segments, the second and the longer third are wrong."""
+    frames, turns = several(1, 1, 1, 1, -1, -1, -1, 1, 1, 1, 1, 1, drives=False)
+    frames = frames._replace(segments=np.repeat([0, 1, 2, 3], np.multiply([4, 1, 2, 5], COUNT)))
+    (warning,) = found_warnings(frames, check_parts(frames, turns))
+    assert warning.startswith("one.zip, lines 5,202 to 9,101,") and "opposite sign" in warning
+
+
 def test_segments_are_not_checked_together():
     """Each is long enough by itself; labels 10 frames late in one of them are told of that one."""
     frames, turns = several(1, 1, 1, drives=False)

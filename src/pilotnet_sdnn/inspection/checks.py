@@ -9,6 +9,7 @@ from pilotnet_sdnn.dataset.store import DriveRange, Frames
 from pilotnet_sdnn.errors import counted, shortened
 from pilotnet_sdnn.inspection.alignment import MIN_FRAMES, Alignment, align, inconclusive, warnings
 
+STRETCH = 1300  # frames: long segments are checked in stretches of this length up to twice as long
 MIN_DROP = 1.0  # degrees
 DROP_TO_NOISE = 12.0
 NEAR = 8  # frames
@@ -30,7 +31,7 @@ class Check(NamedTuple):
 
 
 def check_parts(frames: Frames, turns: np.ndarray) -> list[Check]:
-    """Check each drive, then each stretch of at least `MIN_FRAMES` frames in it, long segments in several stretches.
+    """Check each drive, then each stretch of at least `MIN_FRAMES` frames in it, long segments in several.
 
     Args:
         frames: all drives.
@@ -38,13 +39,14 @@ def check_parts(frames: Frames, turns: np.ndarray) -> list[Check]:
     """
     checks = []
     for drive in drives_of(frames):
-        parts = {(drive.start, drive.stop)} | {
+        parts = {
             (int(part[0]), int(part[-1]) + 1)
             for segment in frames_of_segments(frames.segments[drive.start : drive.stop])
-            for part in np.array_split(segment + drive.start, max(len(segment) // MIN_FRAMES, 1))
+            for part in np.array_split(segment + drive.start, max(len(segment) // STRETCH, 1))
             if len(part) >= MIN_FRAMES
         }
-        for start, stop in sorted(parts, key=lambda part: (part[0] - part[1], part[0])):
+        whole = drive.start, drive.stop
+        for start, stop in [whole, *sorted(parts - {whole})]:
             alignment = align(turns[start:stop], frames.angles[start:stop], frames.segments[start:stop])
             checks.append(Check(drive, start, stop, alignment))
     return checks
