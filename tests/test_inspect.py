@@ -1,5 +1,6 @@
 """Whether labels match frames, on pictures whose movement is known and on real ones."""
 
+import csv
 import json
 import math
 import os
@@ -384,6 +385,13 @@ def test_metrics_of_a_drive(drive):
     assert metrics["frames"] == 4 and metrics["skipped_frames"] == 2 and metrics["segments"] == 2
     assert metrics["zero_share"] == 0.5 and metrics["jumps"] == 1 and metrics["warnings"] == 0
     assert metrics["label_max_degrees"] == pytest.approx(10) and metrics["label_std_degrees"] == pytest.approx(50**0.5)
+
+
+@pytest.mark.parametrize("plot", ["drive", "steering", "deployment"])
+def test_plots_have_the_names_that_frames_have_in_their_drive(tiny_pipeline, plot):
+    with (tiny_pipeline.path / f"plots/{plot}.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows and all(row["name"] == f"{row['frame']}.jpg" for row in rows)
 
 
 def test_stage_leaves_what_people_and_dvc_look_at(tiny_pipeline):
