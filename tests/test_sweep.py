@@ -176,6 +176,12 @@ def test_sweep_on_this_machine(clone: Clone) -> None:
     assert trained(clone).count("0.2") == 1
 
 
+def test_pipeline_in_a_folder_of_a_larger_repository(tmp_path: Path) -> None:
+    inner = small_pipeline(tmp_path, git="..")
+    inner.run("sdnn-sweep", "-S", "lam=0.1")
+    assert "lam-0.1" in inner.run("dvc", "exp", "list")
+
+
 @contextmanager
 def cluster(clone: Clone, folder: Path, protocol: str = "tcp") -> Iterator[tuple[str, list[subprocess.Popen]]]:
     """A Dask scheduler and two workers, each with a home of its own and without this machine's environment."""

@@ -264,4 +264,5 @@ def _update_refs(root: Path, lines: list[str]) -> None:
 
 def _piped(root: Path, command: list[str], lines: list[str]) -> bytes:
     text = "".join(f"{line}\n" for line in lines).encode()
-    return subprocess.run(["git", *command], cwd=root, input=text, capture_output=True, check=True).stdout
+    top = git("rev-parse", "--show-toplevel", root=root)  # in a subfolder, `git bundle` takes - for a file
+    return subprocess.run(["git", *command], cwd=top, input=text, capture_output=True, check=True).stdout
