@@ -250,3 +250,22 @@ def test_record_without_its_objects_or_against_the_clones_own_is_not_followed(te
         assert "Running stage" not in clone.run("dvc", "repro")
     assert (clone.path / "data/made.txt").read_bytes() == ran
     assert clone.run("git", "status", "--short") == ""
+
+
+def test_lists_of_records_that_are_not_taken_do_not_reach_the_cache(team, tmp_path):
+    """Stages look for their files in all lists of the cache, and prefer the newest."""
+    fill, filled = honest_record(team, "data/folder")
+    content = json.dumps([{"md5": hashlib.md5(b"a lie").hexdigest(), "relpath": "a.txt"}]).encode()
+    name, lie = stored(content, ".dir")
+    record = {**filled, "outs": [output("data/folder", md5=f"{hashlib.md5(content).hexdigest()}.dir")]}
+    foreign = dict([named({**record, "cmd": "anything"}), (name, lie), stored(b"a lie")])
+    with folder_remote(tmp_path / "store", {**store_of(team), **foreign}) as server:
+        clone = colleague(team, tmp_path / "clone", server)
+        clone.run("dvc", "repro", "--force")
+        assert "records not fetched: 1." in clone.run("sdnn-share", "pull")
+        assert not (clone.path / ".dvc/cache" / name).exists()
+        for path, data in dict([named(record, key=fill)]).items():
+            (tmp_path / "store" / path).write_bytes(data)
+        clone.run("sdnn-share", "pull")
+    lists = sorted((clone.path / ".dvc/cache").rglob("*.dir"), key=lambda path: path.stat().st_mtime)
+    assert len(lists) == 2 and lists[0] == clone.path / ".dvc/cache" / name

@@ -7,7 +7,7 @@ hash, its outputs must be those that dvc.yaml declares for its command, and noth
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from hashlib import md5
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,6 @@ from dvc.dvcfile import PROJECT_FILE
 from dvc.repo import Repo
 from dvc.schema import COMPILED_LOCK_FILE_STAGE_SCHEMA
 from dvc.stage.cache import _get_cache_hash
-from dvc_data.hashfile.db import HashFileDB
 from dvc_data.hashfile.hash_info import HashInfo
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -115,19 +114,22 @@ def record_stage(record: dict) -> Stage:
     return Stage(str(record["cmd"]), frozenset(output["path"] for output in record.get("outs", [])))
 
 
-def folders(record: dict) -> list[HashInfo]:
-    """The objects that list the files of those outputs that are folders."""
-    return [entry for entry in _outputs(record) if entry.isdir]
+def folders(record: dict) -> list[str]:
+    """The names of the objects that list the files of those outputs that are folders."""
+    return [entry.value for entry in _outputs(record) if entry.isdir]
 
 
-def objects(record: dict, cache: HashFileDB) -> list[HashInfo]:
+def objects(record: dict, path_of: Callable[[str], str]) -> list[HashInfo]:
     """Every object a record refers to, the files in its folders included.
 
+    Args:
+        path_of: where the list of the files of a folder is, by its name.
+
     Raises:
-        MissingListError: the list of the files of a folder is not in the cache.
-        RefusedError: the list is damaged or has a file that must not be written.
+        MissingListError: such a list is not there.
+        RefusedError: it is damaged or has a file that must not be written.
     """
-    listed = [file for folder in folders(record) for file in listed_files(folder.value, _cached_list(folder, cache))]
+    listed = [file for folder in folders(record) for file in listed_files(folder, path_of(folder))]
     return [*_outputs(record), *listed]
 
 
@@ -135,23 +137,21 @@ def _outputs(record: dict) -> list[HashInfo]:
     return [HashInfo("md5", output["md5"]) for output in record.get("outs", [])]
 
 
-def _cached_list(folder: HashInfo, cache: HashFileDB) -> bytes:
-    try:
-        return Path(cache.oid_to_path(folder.value)).read_bytes()
-    except FileNotFoundError:
-        raise MissingListError(f"the list of files {folder.value} is missing") from None
-
-
-def listed_files(oid: str, content: bytes) -> list[HashInfo]:
+def listed_files(oid: str, path: str) -> list[HashInfo]:
     """The objects in the list of the files of a folder.
 
     Args:
         oid: the name of the list.
+        path: where it is.
 
     Raises:
-        RefusedError: the list is not what its name says, is none that DVC writes, or has a file that must not be
-            written.
+        MissingListError: it is not there.
+        RefusedError: it is not what its name says, is none that DVC writes, or has a file that must not be written.
     """
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise MissingListError(f"the list of files {oid} is missing, or too large") from None
     if md5(content).hexdigest() != oid.removesuffix(".dir"):
         raise RefusedError(f"the list of files {oid}: its hash does not match its name")
     try:

@@ -38,7 +38,6 @@ from pilotnet_sdnn.team.records import (
     code_in_git,
     declared_stages,
     folders,
-    listed_files,
     objects,
     parse_record,
     record_stage,
@@ -156,7 +155,7 @@ def recorded_objects(repo: Repo) -> dict[str, list[HashInfo]]:
     runs = Path(repo.stage_cache.cache_dir)
     for name in _record_sizes(repo.cache.legacy):
         try:
-            recorded[name] = objects(parse_record(name, (runs / name).read_bytes()), repo.cache.local)
+            recorded[name] = objects(parse_record(name, (runs / name).read_bytes()), repo.cache.local.oid_to_path)
         except MissingListError:  # removed by `dvc gc`
             continue
         except RefusedError as error:
@@ -197,40 +196,27 @@ def _fetch_records(repo: Repo, remote: Remote, there: Mapping[str, int], folder:
     for name, path in zip(names, paths, strict=True):
         with _refusing(name, arrivals):
             records[name] = parse_record(name, path.read_bytes())
-    lists = {entry.value for record in records.values() for entry in folders(record)}
-    bad_lists = _fetch_lists(repo, remote, lists, there, folder)
+    cache = repo.cache.local
+    lists = {oid for record in records.values() for oid in folders(record) if not cache.exists(oid)}
+    _fetch_lists(remote, [oid for oid in lists if there.get(oid, MAX_LIST_BYTES + 1) <= MAX_LIST_BYTES], folder)
     for name, record in records.items():
         with _refusing(name, arrivals):
             refuse_code(record, code)
-            if reasons := [bad_lists[entry.value] for entry in folders(record) if entry.value in bad_lists]:
-                raise RefusedError(reasons[0])
-            used = objects(record, repo.cache.local)
-            if record_stage(record) in declared:
-                arrivals.accepted[name] = used
-            else:
+            used = objects(record, lambda oid: str(folder / oid) if oid in lists else cache.oid_to_path(oid))
+            if record_stage(record) not in declared:
                 arrivals.undeclared.append(name)
+                continue
+            arrivals.accepted[name] = used
+            for oid in lists.intersection(folders(record)):
+                cache.add(str(folder / oid), cache.fs, oid)
+                os.utime(cache.oid_to_path(oid), (0, 0))  # stages prefer the newest, which are the clone's own
     return arrivals
 
 
-def _fetch_lists(repo: Repo, remote: Remote, lists: set[str], there: Mapping[str, int], folder: Path) -> dict[str, str]:
-    """Fetch lists of files into the cache, each checked before DVC sees it: DVC follows what a list says.
-
-    Returns:
-        Why lists were refused.
-    """
-    cache = repo.cache.local
-    new = [oid for oid in lists & there.keys() if not cache.exists(oid)]
-    refused = {oid: f"the list of files {oid} is too large" for oid in new if there[oid] > MAX_LIST_BYTES}
-    names = [oid for oid in new if oid not in refused]
-    paths = [folder / oid for oid in names]
-    _copy(remote.fs, list(map(remote.odb.oid_to_path, names)), cache.fs, list(map(str, paths)))
-    for oid, path in zip(names, paths, strict=True):
-        try:
-            listed_files(oid, path.read_bytes())
-            cache.add(str(path), cache.fs, oid)
-        except RefusedError as error:
-            refused[oid] = str(error)
-    return refused
+def _fetch_lists(remote: Remote, lists: list[str], folder: Path) -> None:
+    """Fetch lists of files into a folder, to be checked before DVC sees them: it follows what a list says."""
+    sources = [remote.odb.oid_to_path(oid) for oid in lists]
+    _copy(remote.fs, sources, LocalFileSystem(), [str(folder / oid) for oid in lists])
 
 
 def _take_over(repo: Repo, accepted: Mapping[str, list[HashInfo]], here: Collection[str], folder: Path) -> None:
