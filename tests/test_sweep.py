@@ -235,6 +235,38 @@ def test_worker_killed_midway(clone: Clone, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_unfinished_training_moves_with_its_run(clone: Clone, tmp_path: Path) -> None:
+    """The other machine has the state that the killed worker's training had sent to the remote."""
+    (clone.path / "src/train.sh").write_text(
+        "set -e\ncheckpoints=${PWD%%/.dvc/tmp/exps/*}/models/checkpoints\nmkdir -p $checkpoints\n"
+        "for epoch in 1 2 3 4 5 6 7 8; do\n"
+        "  if [ $(cat $checkpoints/state.pt 2>/dev/null || echo 0) -ge $epoch ]; then continue; fi\n"
+        "  sleep $SECONDS_OF_A_RUN; echo $epoch >> $RUNS; echo $epoch > $checkpoints/state.pt\n"
+        "done\n"
+        "cat params.yaml > model.txt; rm $checkpoints/state.pt\n"
+    )
+    clone.run("dvc", "repro", "-q")
+    clone.commit("Trains in epochs")
+    runs = Path(clone.env["RUNS"])
+    runs.unlink()
+    clone.env["SECONDS_OF_A_RUN"] = "4"
+    with cluster(clone, tmp_path / "cluster") as (address, workers):
+        sweep = clone.start("sdnn-sweep", "-S", "lam=1", "--scheduler", address, "--checkpoints", "1")
+        wait_for(sweep, "lam-1: started on ")
+        while not (runs.exists() and "3" in runs.read_text()):
+            time.sleep(0.2)
+        time.sleep(3)
+        (state,) = tmp_path.glob("cluster/home-*/.cache/pilotnet-sdnn/sweeps/*/models/checkpoints/state.pt")
+        busy = int(state.relative_to(tmp_path / "cluster").parts[0].removeprefix("home-")) - 1
+        os.killpg(workers[busy].pid, signal.SIGKILL)
+        printed, _ = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0 and "the run goes elsewhere" in printed, printed
+    epochs = runs.read_text().split()
+    assert sorted(set(epochs)) == list("12345678") and len(epochs) <= 10, epochs
+    assert not list((tmp_path / "store/checkpoints").glob("*"))
+
+
+@pytest.mark.slow
 def test_tls(clone: Clone, tmp_path: Path) -> None:
     key, certificate = str(tmp_path / "key"), str(tmp_path / "certificate")
     request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=sweep", "-days", "1"]

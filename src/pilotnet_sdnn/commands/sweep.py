@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import zc.lockfile
 from dvc.config import Config
+from dvc.config_schema import RelPath
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
@@ -50,6 +51,10 @@ def main() -> None:
     )
     group.add_argument("--python", metavar="PATH", help="Python on the hosts; default: the path it has here")
     group.add_argument("-j", "--jobs", type=int, help="runs at a time: here, on each host, or in SLURM")
+    parser.add_argument(
+        "--checkpoints", nargs="?", type=float, default=0, const=60, metavar="SECONDS",
+        help="send the states of unfinished trainings to the remote, every minute or as often as this",
+    )  # fmt: skip
     arguments = parser.parse_args()
     if bool(arguments.set_param) == arguments.queued:
         parser.error("give either -S or --queued")
@@ -107,7 +112,7 @@ def _run_all(runs: list[Run], computed: frozenset[str], ended: dict[str, str], a
         _check_remote()
         bundle = bundled(Path(), [run.source for run in runs] + [run.baseline for run in runs])
     topic = f"sdnn-sweep-{uuid.uuid4().hex}"
-    setup = _setup(here=not elsewhere)
+    setup = _setup(here=not elsewhere)._replace(checkpoints=elsewhere and arguments.checkpoints)
     with _cluster(arguments, len(runs)) as client, displayed(len(runs) + len(ended), len(ended)) as show:
         if elsewhere:
             _share("push")
@@ -183,7 +188,12 @@ def _check_remote() -> None:
     """Workers elsewhere know the DVC remote from the last commit, and its credentials from their own machine."""
     committed, here = (Config(".dvc").load_one(level) for level in ("repo", "local"))
     name = (here.get("core") or committed.get("core") or {}).get("remote", "")
-    if name in here.get("remote", {}) and not committed.get("remote", {}).get(name, {}).get("url"):
+    url = committed.get("remote", {}).get(name, {}).get("url")
+    if isinstance(url, RelPath):
+        raise UserError(
+            f"the DVC remote {name} is relative to this clone: `dvc remote modify {name} url {url}`, commit"
+        )
+    if name in here.get("remote", {}) and not url:
         raise UserError(
             f"the DVC remote {name} is in .dvc/config.local only, which workers elsewhere do not get: commit its "
             f"address, `dvc remote add -d {name} URL`; credentials stay there (docs/team.md)"

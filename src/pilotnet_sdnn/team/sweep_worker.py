@@ -29,6 +29,7 @@ from pilotnet_sdnn.paths import user_cache
 from pilotnet_sdnn.team.processes import running_in
 from pilotnet_sdnn.team.repository import git
 from pilotnet_sdnn.team.sharing import FETCHED_REST
+from pilotnet_sdnn.team.sweep_checkpoints import Checkpoints
 from pilotnet_sdnn.team.sweep_plan import Run
 
 BUNDLED = "refs/sweep"  # the commits of a bundle
@@ -46,6 +47,7 @@ class Sweep(NamedTuple):
     author: tuple[str, str]  # name and email, of the experiments' commits
     packages: dict[str, str]  # name -> version
     here: str  # the root of the repository that the workers share with the driver; empty if they are elsewhere
+    checkpoints: float = 0  # seconds between two transfers of unfinished trainings to the remote; 0: none
 
 
 class Outcome(NamedTuple):
@@ -117,11 +119,20 @@ def run_experiment(sweep: Sweep, run: Run, tell: Callable[[str], object], stoppe
     try:
         with _clone(sweep, run.baseline, run.source) as root:
             output = root / ".dvc/tmp/sweep.log"
+            checkpoints = Checkpoints(root, _home(sweep), sweep.checkpoints)
+            checkpoints.fetch()
+
+            def wanted(line: str) -> bool:
+                tell(line)
+                checkpoints.send()
+                return not stopped()
+
             for step in steps:
-                code = _watched(step, root, output, tell, stopped)
+                code = _watched(step, root, output, wanted)
                 if code and step[-1] != "pull":  # what a pull could not fetch is computed
                     text = without_password(output.read_text(errors="replace"))
                     return Outcome(problem=_reason(text, code), output=text[-KEPT:])
+            checkpoints.send(finished=True)
             revisions = [run.reference, f"^{run.baseline}"]
             return Outcome(_piped(root, ["bundle", "create", "-q", "-", "--stdin"], revisions))
     except (UserError, OSError, DvcException) as error:
@@ -187,13 +198,14 @@ def _set_params(run: Run) -> list[str]:
     return [word for override in run.overrides for word in ("-S", override)]
 
 
-def _watched(
-    command: list[str], root: Path, output: Path, tell: Callable[[str], object], stopped: Callable[[], bool]
-) -> int:
+def _watched(command: list[str], root: Path, output: Path, wanted: Callable[[str], bool]) -> int:
     """Run a command to its end, and return its exit code.
 
     It has a session of its own, so that Ctrl-C at a terminal does not reach it, and a supervisor, which ends it if
     this process dies.
+
+    Args:
+        wanted: is called each second with what was printed last; the command ends when it is false.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     with output.open("wb") as file:
@@ -202,20 +214,16 @@ def _watched(
             cwd=root, env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
-    said = ""
     with process:
         while True:
             try:
                 return process.wait(1)
             except subprocess.TimeoutExpired:
-                if stopped():
+                if not wanted(_last_line(output)):
                     assert process.stdin
                     process.stdin.close()
                     process.wait()
                     raise StoppedError from None
-                if (line := _last_line(output)) != said:
-                    said = line
-                    tell(line)
 
 
 def _last_line(output: Path) -> str:
