@@ -173,7 +173,7 @@ def test_a_series_of_one_point_is_seen(clone):
     header, row = path.read_text().splitlines()
     path.write_text(f"{header}\n{','.join(f'{float(cell) + 1:g}' for cell in row.split(','))}\n")
     (chart,) = find_charts("main").changed
-    picture = Image.open(io.BytesIO(chart.png)).convert("RGB").crop((0, 0, 1000, 500))  # without the legend
+    picture = Image.open(io.BytesIO(chart.png)).convert("RGB").crop((0, 0, 1040, 500))  # without the legend
     for colour in (BLUE, LIGHT_BLUE):  # the points are small, and blurred
         assert np.abs(np.subtract(picture, colour, dtype=int)).max(axis=-1).min() < 30
 
