@@ -21,6 +21,7 @@ def environment(path: Path) -> dict[str, str]:
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(path / "src"),
+        "DVC_NO_ANALYTICS": "1",  # a process that outlives its command, which the doctor would name as running
         "GIT_AUTHOR_NAME": "test", "GIT_AUTHOR_EMAIL": "test@example.com",
         "GIT_COMMITTER_NAME": "test", "GIT_COMMITTER_EMAIL": "test@example.com",
         "GIT_EDITOR": "true",  # no commit waits for somebody to write its message
