@@ -34,7 +34,7 @@ RUN_BY = {
 NOT_RUN = {
     r"uv sync --extra sweep": "changes the environment that the tests run in",
     r"dvc exp run -S source=pilotnet .*": "downloads 2.2 GB and trains for half an hour",
-    r"dvc exp run (-n real )?-S source=PATH/udacity.*": "trains minutes to hours on a drive that is not in the repository",
+    r"dvc exp run (-n real )?-S source=PATH/udacity.*": "trains minutes to hours on a drive that is not in here",
     r"python benchmarks/\w+\.py": "takes minutes and measures an idle machine",
     r"pytest.*|bash \.ci/run": "runs this test",
 }
