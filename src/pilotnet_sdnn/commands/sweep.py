@@ -3,8 +3,6 @@
 import argparse
 import functools
 import subprocess
-import sys
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,7 +19,7 @@ from pilotnet_sdnn.errors import UserError, counted, exit_on_error, one_line
 from pilotnet_sdnn.team.repository import enter_root, git, try_git
 from pilotnet_sdnn.team.sweep_plan import Run, computed_stages, done, grid, queued
 from pilotnet_sdnn.team.sweep_progress import Ended, displayed
-from pilotnet_sdnn.team.sweep_worker import Outcome, Sweep, bundled, packages, prepare
+from pilotnet_sdnn.team.sweep_worker import SHARE, Outcome, Sweep, bundled, fetch_bundle, packages, prepare
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -175,10 +173,7 @@ def _collected(run: Run, outcome: Outcome) -> Outcome:
             (LOGS / f"{run.name}.log").write_text(outcome.output, encoding="utf-8")
         return outcome
     try:
-        with tempfile.NamedTemporaryFile(suffix=".bundle") as file:
-            file.write(outcome.bundle)
-            file.flush()
-            git("fetch", "-q", file.name, f"{run.reference}:{run.reference}")
+        fetch_bundle(outcome.bundle, f"{run.reference}:{run.reference}", Path())
         return outcome
     except UserError as error:
         return outcome._replace(problem=str(error))
@@ -202,8 +197,7 @@ def _check_remote() -> None:
 
 def _share(action: str) -> None:
     """Run sdnn-share, which says what it does."""
-    command = [sys.executable, "-m", "pilotnet_sdnn.commands.share", action]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([*SHARE, action], stderr=subprocess.PIPE, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["failed"])[-1].removeprefix("error: ")
         raise UserError(f"workers elsewhere need the DVC remote, and `sdnn-share {action}` says: {reason}")

@@ -146,12 +146,10 @@ def _home(sweep: Sweep) -> Path:
 def _unbundle(sweep: Sweep, bundle: bytes) -> None:
     home = _home(sweep)
     home.mkdir(parents=True, exist_ok=True)
-    with _locked(home), tempfile.NamedTemporaryFile(dir=home, suffix=".bundle") as file:
-        file.write(bundle)
-        file.flush()
+    with _locked(home):
         if not (home / "git").exists():
             git("init", "-q", "--bare", "git", root=home)
-        git("fetch", "-q", file.name, f"+{BUNDLED}/*:{BUNDLED}/*", root=home / "git")
+        fetch_bundle(bundle, f"+{BUNDLED}/*:{BUNDLED}/*", home / "git")
 
 
 @contextmanager
@@ -254,6 +252,18 @@ def _clear(folder: Path) -> None:
         for process in alive:
             process.kill()
         shutil.rmtree(clone, ignore_errors=True)
+
+
+def fetch_bundle(bundle: bytes, refs: str, root: Path) -> None:
+    """Fetch references from a git bundle into the repository at `root`.
+
+    Raises:
+        UserError: git refuses it.
+    """
+    with tempfile.NamedTemporaryFile(suffix=".bundle") as file:
+        file.write(bundle)
+        file.flush()
+        git("fetch", "-q", file.name, refs, root=root)
 
 
 def bundled(root: Path, commits: list[str]) -> bytes:
