@@ -5,9 +5,11 @@ import json
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from pilotnet_sdnn.dataset.store import DriveRange, Frames
 from pilotnet_sdnn.errors import UserError, exit_on_error
 from pilotnet_sdnn.params import read_mapping
 
@@ -53,3 +55,13 @@ def stage_run(main, folder: Path, monkeypatch, **params) -> None:
     monkeypatch.chdir(folder)
     with exit_on_error():
         main()
+
+
+def one_drive(angles: np.ndarray, frames: np.ndarray | None = None, segments: np.ndarray | None = None) -> Frames:
+    """A drive with these labels, one for each frame, as if it had been read from its file."""
+    count = len(angles)
+    numbers = np.arange(count, dtype=np.int32)
+    names = np.array([str(number).encode() for number in numbers])
+    segments = np.zeros(count, np.int32) if segments is None else segments
+    whole = [DriveRange("a test drive", 0, count)]
+    return Frames(frames, angles, segments, numbers, "a test drive", 0, whole, numbers + 1, names)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from clone import ROOT
-from drives import stage_run
+from drives import one_drive, stage_run
 from PIL import Image
 
 from pilotnet_sdnn.dataset.resizing import resized_frames
@@ -43,16 +43,7 @@ def panned(turns: np.ndarray, degrees: np.ndarray, segments: np.ndarray | None =
     columns = np.arange(100) * 8
     wide = np.asarray(scenery)
     frames = np.stack([wide[:, np.round(x + columns).astype(int)] for x in at])
-    count = len(turns)
-    zeros = np.zeros(count, np.int32)
-    return Frames(
-        np.repeat(frames[..., None], 3, -1),
-        np.radians(degrees).astype(np.float32),
-        zeros if segments is None else segments,
-        np.arange(count, dtype=np.int32),
-        "a panned scenery",
-        0,
-    )
+    return one_drive(np.radians(degrees), np.repeat(frames[..., None], 3, -1), segments)
 
 
 COUNT = 1300
@@ -201,16 +192,14 @@ def test_real_drive(real_drive):
     with open_drive(real_drive) as archive:
         labels = read_labels(archive)
         packed = np.concatenate([frames for _, frames in resized_frames(archive, labels, BadLabels("data.txt"))])
-    numbers = np.arange(len(labels))
-    prove(Frames(packed, radians(labels), np.zeros(len(labels)), numbers, "Udacity CH2_001", 0))
+    prove(one_drive(radians(labels), packed))
 
 
 @pytest.mark.slow
 def test_synthetic_drive():
     images, degrees = zip(*synthetic.drive(1300, seed=3), strict=True)
     packed = np.stack([np.asarray(Image.fromarray(image).resize((100, 33))) for image in images])
-    zeros = np.zeros(len(degrees))
-    prove(Frames(packed, np.radians(degrees), zeros, np.arange(len(degrees)), "synthetic road", 0))
+    prove(one_drive(np.radians(degrees), packed))
 
 
 def jumping(*degrees: float, segments: list[int] | None = None) -> list[int]:
@@ -342,6 +331,11 @@ def test_drop_outs_of_real_drives(real_labels, real_drive):
     assert len(drop_outs(radians(labels), np.zeros(len(labels)))) == 0
 
 
+def beginning(drive: Frames, length: int) -> Frames:
+    """The first frames of a drive."""
+    return one_drive(drive.angles[:length], drive.frames[:length])
+
+
 def picture(path, drive: Frames) -> bytes:
     seen = np.full(len(drive.angles), 0.5)
     alignment, jumped = align(seen, drive.angles, drive.segments), jumps(drive.angles, drive.segments)
@@ -351,14 +345,14 @@ def picture(path, drive: Frames) -> bytes:
 
 @pytest.mark.parametrize("length", [2, 40])
 def test_picture_of_a_short_drive_cuts_no_label_off(tmp_path, drive, length):
-    picture(tmp_path / "drive.png", Frames(*(part[:length] for part in drive[:4]), "", 0))
+    picture(tmp_path / "drive.png", beginning(drive, length))
     with Image.open(tmp_path / "drive.png") as image:
         assert np.all(np.asarray(image)[:, 0] == 255)
 
 
 @pytest.mark.parametrize("length", [1, 160])
 def test_picture_has_the_same_size_for_any_drive_and_the_same_bytes_again(tmp_path, drive, length):
-    few = Frames(*(part[:length] for part in drive[:4]), "costs $5 and {more", 3)
+    few = beginning(drive, length)._replace(origin="costs $5 and {more", skipped=3)
     assert picture(tmp_path / "one.png", few) == picture(tmp_path / "two.png", few)
     with Image.open(tmp_path / "one.png") as image:
         assert image.size == (1200, 1000)
@@ -368,8 +362,7 @@ def test_picture_has_the_same_size_for_any_drive_and_the_same_bytes_again(tmp_pa
 @pytest.mark.parametrize("length", [1, 999, 1000, 1001, 45_406])
 def test_chart_of_a_drive_of_any_length(length):
     degrees = np.random.default_rng(0).normal(0, 10, length)
-    zeros = np.zeros(length, int)
-    drive = Frames(None, np.radians(degrees), zeros, zeros, "", 0)
+    drive = one_drive(np.radians(degrees))
     chart = curves(drive, np.ones(length), np.array([length - 1]))
     assert len(chart["frame"]) <= 1000
     assert {len(column) for column in chart.values()} == {len(chart["frame"])}
@@ -379,7 +372,7 @@ def test_chart_of_a_drive_of_any_length(length):
 
 
 def test_metrics_of_a_drive(drive):
-    few = Frames(None, np.radians([0.0, 10, -10, 0]), np.array([0, 0, 1, 1]), np.arange(4), "", 2)
+    few = one_drive(np.radians([0.0, 10, -10, 0]), segments=np.array([0, 0, 1, 1]))._replace(skipped=2)
     turns = np.zeros(4)
     metrics = drive_metrics(few, align(turns, few.angles, few.segments), np.array([2]), check_parts(few, turns))
     assert metrics["frames"] == 4 and metrics["skipped_frames"] == 2 and metrics["segments"] == 2

@@ -105,14 +105,6 @@ def test_extreme_values_are_one_short_line(tmp_path, name, value, expected):
     assert expected in message and message.isprintable() and len(message) <= 300
 
 
-def test_a_share_of_weights_that_nothing_pretrains_is_refused(tmp_path):
-    path = edited(tmp_path, "pretrain_epochs", "0")
-    assert load_params(path).pretrained_share == 0
-    path.write_text(path.read_text().replace("pretrained_share: 0 ", "pretrained_share: 0.4 "))
-    with pytest.raises(UserError, match="pretrained_share: expected 0, because pretrain_epochs is 0"):
-        load_params(path)
-
-
 def test_unknown_parameter_is_named_with_the_likely_one(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(DEFAULTS + "treshold: 0.2\n")

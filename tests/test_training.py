@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import drifting_noise
+from drives import one_drive
 
 from pilotnet_sdnn.dataset.batches import Batch, Batches
 from pilotnet_sdnn.dataset.road import CHUNK, Dataset
 from pilotnet_sdnn.dataset.split import Split, Stretch
-from pilotnet_sdnn.dataset.store import Frames
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.losses import event_rate_loss
@@ -134,9 +134,8 @@ def test_streams_are_measured_from_one_start_with_every_frame_counted():
     """Against lava-dl's own blocks on the whole stretch at once; it is longer than what is computed at a time."""
     road = drifting_noise(sequences=1, frames=CHUNK + 16)[0]
     stretch, angles = Stretch(3, 3 + CHUNK + 10), np.linspace(-1, 1, CHUNK + 16, dtype=np.float32)
-    drive = Frames(road.numpy(), angles, np.zeros(0), np.zeros(0), "noise", 0)  # type: ignore[arg-type]
     network = start().network.eval()
-    dataset = Dataset(drive, angles, Split([], [stretch]))
+    dataset = Dataset(one_drive(angles, road.numpy()), angles, Split([], [stretch]))
     measured = measure_streams(network, "torch", dataset, torch.device("cpu"))
 
     with torch.no_grad():
@@ -158,38 +157,28 @@ def test_layers_without_a_threshold_send_every_change_and_learn_none(drive):
 
 
 def test_training_starts_from_pretrained_weights_with_thresholds_of_its_own(drive):
-    """Batch-norm means stay those of the pretraining."""
+    """Batch-norm means stay those of the pretraining. Much weight decay has made v short, which a start undoes."""
     pretrained = Network(threshold=0, dense_threshold=0)
     optimizer = FlatRAdam(pretrained.trainable_parameters(), lr=0.01, weight_decay=0)
     train(Training(pretrained, optimizer), drive, range(6))
+    for block in pretrained.layers[1:]:
+        block.synapse.weight_v.data.mul_(0.02)
     network = Network()
     network.start_from(pretrained.state_dict())
     started = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     train(Training(network, FlatRAdam(network.trainable_parameters(), lr=0.01, weight_decay=0)), drive, range(6))
     for name, tensor in pretrained.state_dict().items():
-        if "threshold" not in name:
+        if "weight_v" not in name and "threshold" not in name:
             assert torch.equal(started[name], tensor), name
         if name.endswith("running_mean"):
             assert torch.equal(network.state_dict()[name], tensor), name
+        if name.endswith("weight_v"):
+            short, length = tensor.flatten(1), started[name].flatten(1).norm(dim=1)
+            torch.testing.assert_close(length, pretrained.state_dict()[name.replace("_v", "_g")].flatten().abs())
+            direction = short / short.norm(dim=1, keepdim=True)
+            torch.testing.assert_close(started[name].flatten(1), direction * length[:, None])
     assert pretrained.state_dict()["blocks.1.neuron.norm.running_mean"].all()  # they had moved
     assert [started[name].item() for name in started if "threshold" in name][:8] == [6 / 64] * 8
-
-
-def test_pretrained_weights_are_mixed_in(drive):
-    """A share of a quarter; the normalised weights that synapses use are those of the mixed ones."""
-    torch.manual_seed(0)
-    trained, pretrained = Network(threshold=0.3).eval(), Network().eval()
-    for network in (trained, pretrained):
-        for block in network.layers[1:]:
-            block.neuron.norm.running_mean.data.normal_()
-    own = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
-    trained.mix_in(pretrained.state_dict(), 0.25)
-    for name, tensor in trained.state_dict().items():
-        mixed = 0.75 * own[name] + 0.25 * pretrained.state_dict()[name]
-        torch.testing.assert_close(tensor, own[name] if "threshold" in name else mixed)
-    block = trained.layers[1].synapse
-    length = block.weight_v.flatten(1).norm(dim=1).view(-1, 1, 1, 1, 1)
-    torch.testing.assert_close(block.weight, block.weight_v / length * block.weight_g)
 
 
 def test_larger_lam_makes_fewer_events(drive):

@@ -111,12 +111,12 @@ class Params:
     batch: int = _integer(1)
     carry: int = _integer(1)
     pretrain_lr: float = _positive()
+    pretrain_weight_decay: float = _not_negative()
     lr: float = _positive()
     weight_decay: float = _not_negative()
     lam: float = _not_negative()
     event_loss: str = _one_of("synops", "published")
     max_rate: float = _not_negative()
-    pretrained_share: float = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
     sparsity: float = _not_negative()
     mirror: float = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
     brightness: float = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
@@ -186,8 +186,6 @@ def load_params(path: Path = PARAMS) -> Params:
             raise UserError(f"{path}: missing parameter {name!r}; add it as {expected}")
         if not parameter.metadata["allows"](values[name]):
             raise UserError(f"{path}: {name}: expected {expected}, found {shown(values[name])}")
-    if values["pretrained_share"] and not values["pretrain_epochs"]:
-        raise UserError(f"{path}: pretrained_share: expected 0, because pretrain_epochs is 0: nothing is pretrained")
     return Params(**values)
 
 

@@ -99,13 +99,13 @@ class Frames(NamedTuple):
     numbers: np.ndarray  # (N,) int32, of each frame's label in its drive
     origin: str  # names of the drives
     skipped: int  # bad frames left out
-    drives: Sequence[DriveRange] = ()
-    lines: np.ndarray = np.empty(0, np.int32)  # (N,) of each frame's label in its drive's own table
-    names: np.ndarray = np.empty(0, "S1")  # (N,) file name of each frame in its drive, UTF-8
+    drives: list[DriveRange]
+    lines: np.ndarray  # (N,) int32, of each frame's label in its drive's own table
+    names: np.ndarray  # (N,) file name of each frame in its drive, UTF-8
 
     def name(self, frame: int | np.integer) -> str:
         """The file name of a frame in its drive."""
-        return printable(self.names[frame].decode("utf-8", "replace")) if len(self.names) else str(frame)
+        return printable(self.names[frame].decode("utf-8", "replace"))
 
     def named(self, frames: np.ndarray) -> tuple[np.ndarray, list[str]]:
         """Numbers and file names of frames of one drive, for a table."""
@@ -113,8 +113,6 @@ class Frames(NamedTuple):
 
     def own_numbers(self, frames: np.ndarray) -> np.ndarray:
         """The number in the name of each frame, or, if it has none or a time, the line of its label."""
-        if not len(self.names):
-            return frames
         stems = [self.name(frame).rpartition("/")[2].partition(".")[0] for frame in frames]
         numeric = all(re.fullmatch("[0-9]{1,9}", stem) for stem in stems)
         return np.array([int(stem) for stem in stems], int) if numeric else self.lines[frames]
@@ -196,19 +194,17 @@ def read_frames(path: Path) -> Frames:
     _allow_open_files(FILES_PER_DRIVE * len(files) + OTHER_FILES)
     drives = [_read_drive(file) for file in files]
     counts = [len(drive.angles) for drive in drives]
-    stops = np.cumsum(counts).tolist()
-    before = np.cumsum([0, *(drive.segments[-1] + 1 for drive in drives[:-1])])
+    starts = np.cumsum([0, *counts[:-1]]).tolist()
+    segments_before = np.cumsum([0, *(drive.segments[-1] + 1 for drive in drives[:-1])]).astype(np.int32)
+    ranges = [drive.drives[0] for drive in drives]
     return Frames(
-        StoredFrames([drive.frames for drive in drives]),
+        StoredFrames([drive.frames.files[0] for drive in drives]),
         np.concatenate([drive.angles for drive in drives]),
-        np.concatenate([drive.segments for drive in drives]) + np.repeat(before, counts).astype(np.int32),
+        np.concatenate([drive.segments for drive in drives]) + np.repeat(segments_before, counts),
         np.concatenate([drive.numbers for drive in drives]),
         joint_name([drive.origin for drive in drives]),
         sum(drive.skipped for drive in drives),
-        [
-            DriveRange(drive.origin, stop - count, stop, drive.repairs_zeros)
-            for drive, count, stop in zip(drives, counts, stops, strict=True)
-        ],
+        [r._replace(start=start, stop=start + r.stop) for r, start in zip(ranges, starts, strict=True)],
         np.concatenate([drive.lines for drive in drives]),
         np.concatenate([drive.names for drive in drives]),
     )
@@ -222,21 +218,8 @@ def _allow_open_files(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-class _DriveFrames(NamedTuple):
-    """The content of the file of one drive, as in `Frames`."""
-
-    frames: h5py.Dataset
-    angles: np.ndarray
-    segments: np.ndarray
-    numbers: np.ndarray
-    origin: str
-    skipped: int
-    lines: np.ndarray
-    names: np.ndarray
-    repairs_zeros: bool
-
-
-def _read_drive(path: Path) -> _DriveFrames:
+def _read_drive(path: Path) -> Frames:
+    """The content of the file of one drive."""
     try:
         store = h5py.File(path)
         frames, *labels = (_dataset(store, path, name, *expected) for name, expected in DATASETS.items())
@@ -263,7 +246,8 @@ def _read_drive(path: Path) -> _DriveFrames:
         reason = shortened(one_line(error), 120)
         raise UserError(f"{path}: not a readable frames file ({reason}); `dvc repro resize` rebuilds it") from None
     name = printable(origin[:200])
-    return _DriveFrames(frames, angles, segments, numbers, name, int(skipped), lines, texts, bool(repairs))
+    whole = DriveRange(name, 0, len(angles), bool(repairs))
+    return Frames(StoredFrames([frames]), angles, segments, numbers, name, int(skipped), [whole], lines, texts)
 
 
 def _dataset(store: h5py.File, path: Path, name: str, dtype: type | np.dtype, shape: tuple[int, ...]) -> h5py.Dataset:

@@ -38,7 +38,7 @@ def check_parts(frames: Frames, turns: np.ndarray) -> list[Check]:
         turns: (N,) columns per frame, from `turning`.
     """
     checks = []
-    for drive in drives_of(frames):
+    for drive in frames.drives:
         parts = {
             (int(part[0]), int(part[-1]) + 1)
             for segment in frames_of_segments(frames.segments[drive.start : drive.stop])
@@ -50,11 +50,6 @@ def check_parts(frames: Frames, turns: np.ndarray) -> list[Check]:
             alignment = align(turns[start:stop], frames.angles[start:stop], frames.segments[start:stop])
             checks.append(Check(drive, start, stop, alignment))
     return checks
-
-
-def drives_of(frames: Frames) -> list[DriveRange]:
-    """The drives; all frames are one if the file does not tell."""
-    return list(frames.drives) or [DriveRange(frames.origin, 0, len(frames.angles))]
 
 
 def found_warnings(frames: Frames, checks: list[Check]) -> list[str]:
@@ -89,17 +84,15 @@ def place(frames: Frames, check: Check) -> str:
     if check.whole:
         return name
     first, last = check.start, check.stop - 1
-    lines = ""
-    if len(frames.lines):
-        lines = f"lines {frames.lines[first]:,} to {frames.lines[last]:,}, "
-    return f"{name}, {lines}frames {frames.name(first)} to {frames.name(last)}"
+    lines = f"lines {frames.lines[first]:,} to {frames.lines[last]:,}"
+    return f"{name}, {lines}, frames {frames.name(first)} to {frames.name(last)}"
 
 
 def drive_name(frames: Frames, drive: DriveRange) -> str:
     """The name of a drive, with its place in the list if there are several."""
     name = shortened(drive.origin, 60)
-    drives = drives_of(frames)
-    return f"drive {drives.index(drive) + 1} of {len(drives)} ({name})" if len(drives) > 1 else name
+    count = len(frames.drives)
+    return f"drive {frames.drives.index(drive) + 1} of {count} ({name})" if count > 1 else name
 
 
 def conclusive(checks: list[Check]) -> list[Check]:
@@ -139,11 +132,9 @@ def said_of_drop_outs(frames: Frames, dropped: np.ndarray) -> str:
     """What the log says about drop-outs; there is at least one."""
     first = int(dropped[0])
     around = ", ".join(f"{angle:.4g}" for angle in np.degrees(frames.angles[first - 1 : first + 2]))
-    drive = next(drive for drive in drives_of(frames) if first < drive.stop)
+    drive = next(drive for drive in frames.drives if first < drive.stop)
     zeros = int(np.count_nonzero(frames.angles[dropped] == 0))
-    where = f"{drive_name(frames, drive)}, frame {frames.name(first)}"
-    if len(frames.lines):
-        where += f", line {frames.lines[first]:,}"
+    where = f"{drive_name(frames, drive)}, frame {frames.name(first)}, line {frames.lines[first]:,}"
     return (
         f"{counted(len(dropped), 'label')} drop out for a single frame, {zeros:,} of them to exactly 0; first: {where} "
         f"({around} degrees)"
@@ -155,6 +146,6 @@ def equal_labels(frames: Frames) -> list[str]:
     return [
         f"{drive_name(frames, drive)}: all {drive.stop - drive.start:,} labels are "
         f"{np.degrees(frames.angles[drive.start]):g} degrees; nothing can be learned from them"
-        for drive in drives_of(frames)
+        for drive in frames.drives
         if drive.stop - drive.start > 1 and np.ptp(frames.angles[drive.start : drive.stop]) == 0
     ]

@@ -126,10 +126,15 @@ class Network(torch.nn.Module):
         fixed += [b.neuron.delta.threshold for b, learned in zip(self.layers, learns, strict=True) if not learned]
         return [p for p in self.parameters() if not any(p is other for other in fixed)]
 
+    @torch.no_grad()
     def start_from(self, pretrained: dict[str, Tensor]) -> None:
         """Take over weights and batch-norm means, not thresholds; the means are frozen from now on.
 
         Means over the few sequences of a batch are noise that single frames did not have.
+
+        A synapse's weight is g v / |v|, so the length of v changes no output, but how far a step of training turns the
+        weight. Pretraining with much weight decay leaves v fifty times shorter than g, and the first steps would
+        destroy what it learned. So v gets the length of the weight, as at the start of the pretraining.
 
         Args:
             pretrained: the state_dict of a network of the same shape.
@@ -137,25 +142,9 @@ class Network(torch.nn.Module):
         own = self.state_dict()
         self.load_state_dict({name: own[name] if "threshold" in name else pretrained[name] for name in own})
         self.initialise_shapes()
-        for block in self.layers:
-            if block.neuron.norm is not None:
-                block.neuron.norm.update = False
-
-    def mix_in(self, pretrained: dict[str, Tensor], share: float) -> None:
-        """Move weights and batch-norm means towards those of another network; thresholds stay.
-
-        On little road, a network between the pretrained and the trained one generalises better than both. Source: M.
-        Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022.
-
-        Args:
-            pretrained: the state_dict of a network of the same shape.
-            share: 0 changes nothing, with 1 it is the other network.
-        """
-        own = self.state_dict()
-        self.load_state_dict(
-            {name: value if "threshold" in name else value.lerp(pretrained[name], share) for name, value in own.items()}
-        )
-        self.initialise_shapes()
+        for block in self.layers[1:]:
+            block.synapse.weight_v.copy_(block.synapse.weight)
+            block.neuron.norm.update = False
 
     def messages(self, frames: Tensor) -> Iterator[Tensor]:
         """What each layer puts out in turn: the events of layer-0 to layer-7, the angle of layer-8.

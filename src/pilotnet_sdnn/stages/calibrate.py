@@ -1,4 +1,4 @@
-"""Mix the pretrained weights in, then raise thresholds until training road needs `sparsity` times fewer operations."""
+"""Raise thresholds until training road needs `sparsity` times fewer operations."""
 
 import logging
 
@@ -10,9 +10,9 @@ from pilotnet_sdnn.errors import exit_on_error
 from pilotnet_sdnn.files import write_csv
 from pilotnet_sdnn.measure.calibration import Calibrator, calibrate
 from pilotnet_sdnn.params import load_params
-from pilotnet_sdnn.paths import CALIBRATION_PLOT, FRAMES, NETWORK, PRETRAINED, TRAINED
+from pilotnet_sdnn.paths import CALIBRATION_PLOT, FRAMES, NETWORK, TRAINED
 from pilotnet_sdnn.sdnn import kernels
-from pilotnet_sdnn.sdnn.network import load_network, read_tensors, write_tensors
+from pilotnet_sdnn.sdnn.network import load_network, write_tensors
 
 STREAMS = 10  # of training road, at most
 LENGTH = 256  # frames of each, at most
@@ -24,9 +24,6 @@ def main() -> None:
     torch.set_num_threads(params.threads)
     dataset = open_dataset(FRAMES, params.sequence, params.split)
     network = load_network(TRAINED, "train", params.corrected_neurons)
-    if params.pretrained_share:
-        network.mix_in(read_tensors(PRETRAINED, "pretrain"), params.pretrained_share)
-        network.eval()
     kernel = kernels.choose(params.kernels, torch.device("cpu"))
 
     calibrator = Calibrator(network, *training_streams(dataset), kernel, LAYERS_RAISED)

@@ -13,7 +13,6 @@ from pilotnet_sdnn.inspection.checks import (
     check_parts,
     conclusive,
     drive_name,
-    drives_of,
     drop_outs,
     equal_labels,
     found_warnings,
@@ -57,7 +56,7 @@ def main() -> None:
         )
     if len(dropped := drop_outs(drive.angles, drive.segments)):
         print(said_of_drop_outs(drive, dropped))
-    for part in drives_of(drive):
+    for part in drive.drives:
         zeros = int(np.count_nonzero(drive.angles[part.start : part.stop] == 0))
         print(f"{drive_name(drive, part)}: {said_of_zeros(zeros, part.repairs_zeros)}")
 

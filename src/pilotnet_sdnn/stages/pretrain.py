@@ -44,7 +44,9 @@ def main() -> None:
         return kernels.run(network, batch.frames, kernel)
 
     # loop
-    optimizer = FlatRAdam(network.trainable_parameters(), lr=params.pretrain_lr, weight_decay=params.weight_decay)
+    optimizer = FlatRAdam(
+        network.trainable_parameters(), lr=params.pretrain_lr, weight_decay=params.pretrain_weight_decay
+    )
     training = Training(network, optimizer)
     with only_trainer(checkpoint_path("pretrain", {"device": device.type, "kernels": kernel})) as checkpoint:
         fit(
