@@ -30,6 +30,12 @@ def write_zip(path: Path, files: dict[str, str | bytes], **options) -> Path:
     return path
 
 
+def files_in(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and checksum of each file in a zip, in its order."""
+    with zipfile.ZipFile(path) as archive:
+        return [(entry.filename, entry.file_size, entry.CRC) for entry in archive.infolist()]
+
+
 def write_folder(path: Path, files: dict[str, str | bytes]) -> Path:
     for name, content in files.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)

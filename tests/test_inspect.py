@@ -287,9 +287,9 @@ def test_stage_names_the_wrong_drive(tmp_path, monkeypatch, capsys, drive):
         angles = sign * drive.angles
         angles[100] += np.radians(40)
         described = (angles, np.zeros(COUNT))
-        origin = f"drive with labels sha256:{position}"
+        origin = ("good.zip", "bad.zip")[position - 1]
         write_frames(path, images, COUNT, lambda numbers, described=described: described, origin=origin)
-    stage_run(inspect.main, tmp_path, monkeypatch, source=["drives/good.zip", "drives/bad.zip"])
+    stage_run(inspect.main, tmp_path, monkeypatch)
     printed = capsys.readouterr().out
     assert "WARNING: drive 2 of 2 (bad.zip): the labels seem to have the opposite sign" in printed
     assert "2 labels drop out for a single frame" in printed, printed

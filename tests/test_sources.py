@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 import pytest
 
 from pilotnet_sdnn.drive import http, sources
-from pilotnet_sdnn.drive.drive_zip import open_drive, read_labels
+from pilotnet_sdnn.drive.drive_zip import open_drive, origin, read_labels
 from pilotnet_sdnn.errors import UserError, exit_on_error
 
 
@@ -60,6 +60,16 @@ def test_synthetic_drive_has_the_length_asked_for_and_the_same_bytes_again(out, 
 def test_zip(tiny_drive, out):
     fetch(tiny_drive, out)
     assert out.read_bytes() == tiny_drive.read_bytes()
+
+
+def test_zip_without_a_comment_gets_its_name_as_one(tiny_drive, out, tmp_path):
+    with zipfile.ZipFile(tiny_drive) as drive, zipfile.ZipFile(tmp_path / "münchen.zip", "w") as plain:
+        for entry in drive.infolist():
+            plain.writestr(entry, drive.read(entry))
+    fetch(tmp_path / "münchen.zip", out)
+    with open_drive(out) as packed, zipfile.ZipFile(tiny_drive) as drive:
+        assert origin(packed) == "münchen.zip"
+        assert {name: packed.read(name) for name in packed.namelist()} == {n: drive.read(n) for n in drive.namelist()}
 
 
 @pytest.mark.parametrize("level", ["", "driving_dataset"])

@@ -140,9 +140,6 @@ class Params:
     threads: int = _integer(1, 1024)
 
 
-NAMELESS = "drive with labels sha256:"  # and the beginning of the checksum: the name of a drive whose zip has none
-
-
 def drive_name(params: Mapping[str, Any]) -> str:
     """The name of the drive that parameters describe.
 

@@ -17,7 +17,6 @@ from pilotnet_sdnn.drive.images import decode_frame
 from pilotnet_sdnn.drive.labels import BadLabels, Label, decode_text, format_label, parse_labels
 from pilotnet_sdnn.drive.videos import Video, frames, index, is_video, video_in_zip
 from pilotnet_sdnn.errors import UserError, printable
-from pilotnet_sdnn.params import NAMELESS
 
 FOLDER = "driving_dataset"
 LABELS = f"{FOLDER}/data.txt"
@@ -210,11 +209,11 @@ def repairs_zeros(drive: zipfile.ZipFile) -> bool:
 
 
 def origin(drive: zipfile.ZipFile, name: str = "") -> str:
-    """The name of a drive: from its labels if they are published, its zip's comment, or else `name` or a checksum."""
+    """The name of a drive: from its labels if they are published, its zip's comment, or else `name`."""
     checksum = labels_sha256(drive)
     if checksum == PILOTNET_LABELS_SHA256:
         frames = sum(member.endswith(".jpg") for member in drive.namelist())
         part = f"{frames:,} of {PILOTNET_FRAMES:,} frames of " * (frames < PILOTNET_FRAMES)
         return f"{part}Sully Chen's drive of 2017"
     comment = "".join(filter(str.isprintable, drive.comment.decode("utf-8", "replace")))[:200]
-    return comment or name or f"{NAMELESS}{checksum[:12]}"
+    return comment or name or f"labels {checksum[:12]}"

@@ -1,12 +1,10 @@
 """Inspect the drive: do its labels match its frames?"""
 
-from pathlib import Path
-
 import numpy as np
 
 from pilotnet_sdnn.dataset.sequences import said_of_zeros
-from pilotnet_sdnn.dataset.store import Frames, read_frames
-from pilotnet_sdnn.errors import counted, exit_on_error, printable, without_password
+from pilotnet_sdnn.dataset.store import read_frames
+from pilotnet_sdnn.errors import counted, exit_on_error
 from pilotnet_sdnn.files import write_csv, write_metrics
 from pilotnet_sdnn.inspection.alignment import align, inconclusive, turning
 from pilotnet_sdnn.inspection.checks import (
@@ -19,14 +17,12 @@ from pilotnet_sdnn.inspection.checks import (
     said_of_drop_outs,
 )
 from pilotnet_sdnn.inspection.overview import curves, draw, drive_metrics, jumps
-from pilotnet_sdnn.params import NAMELESS, joint_name, load_params
 from pilotnet_sdnn.paths import DRIVE_METRICS, DRIVE_PICTURE, DRIVE_PLOT, FRAMES
 from pilotnet_sdnn.progress import progress
 
 
 def main() -> None:
-    params = load_params()
-    drive = named_as_in_source(read_frames(FRAMES), params.source)
+    drive = read_frames(FRAMES)
     with progress(total=len(drive.angles), desc="movement", unit="frame") as bar:
         turns = turning(drive, bar.update)
     alignment = align(turns, drive.angles, drive.segments)
@@ -59,20 +55,6 @@ def main() -> None:
     for part in drive.drives:
         zeros = int(np.count_nonzero(drive.angles[part.start : part.stop] == 0))
         print(f"{drive_name(drive, part)}: {said_of_zeros(zeros, part.repairs_zeros)}")
-
-
-def named_as_in_source(frames: Frames, source: str | list[str]) -> Frames:
-    """The frames; drives whose zip has no name are called as in params.yaml."""
-    sources = [source] if isinstance(source, str) else source
-    if len(sources) != len(frames.drives):
-        return frames
-    drives = [
-        drive._replace(origin=printable(without_password(Path(name).name)))
-        if drive.origin.startswith(NAMELESS)
-        else drive
-        for drive, name in zip(frames.drives, sources, strict=True)
-    ]
-    return frames._replace(drives=drives, origin=joint_name([drive.origin for drive in drives]))
 
 
 if __name__ == "__main__":
