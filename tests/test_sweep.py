@@ -13,13 +13,17 @@ from pathlib import Path
 
 import pytest
 from clone import ROOT, Clone, wait_for
+from distributed import Client, LocalCluster
 from dvc.repo import Repo
 from servers import LOOPBACK, free_port, slurm, ssh_server
 from small_pipeline import small_pipeline
 
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.team.sweep_plan import Run, Schedule, computed_stages, grid
-from pilotnet_sdnn.team.sweep_worker import Sweep, packages, prepare
+from pilotnet_sdnn.team.sweep import Schedule, drive
+from pilotnet_sdnn.team.sweep_plan import Run, grid, queued
+from pilotnet_sdnn.team.sweep_progress import Ended, NoWorkers, Started
+from pilotnet_sdnn.team.sweep_stages import computed_stages
+from pilotnet_sdnn.team.sweep_worker import Outcome, Sweep, packages, prepare
 
 RECORDED = """\
 stages:
@@ -101,13 +105,31 @@ def test_grid_speaks_as_dvc_does(clone: Clone) -> None:
     with Repo(str(clone.path)) as repo:
         runs = grid(repo, ["lam=0.1,0.2", "seed=range(1,3)"])
         assert [run.name for run in runs] == ["lam-0.1-seed-1", "lam-0.1-seed-2", "lam-0.2-seed-1", "lam-0.2-seed-2"]
-        assert runs[1].overrides == ("lam=0.1", "seed=2")
+        assert runs[1].arguments == ("-S", "lam=0.1", "-S", "seed=2")
         assert [run.name for run in grid(repo, ["lam=0.1,0.10,1e-05,-1"])] == ["lam-0.1", "lam-1e-05", "lam--1"]
         (odd,) = grid(repo, ["lam='a/b ~c'"])
         clone.run("git", "check-ref-format", odd.reference)
         for wrong in (["nothing=1"], ["lam"], ["lam=glob(*)"], ["other.yaml:lam=1"]):
             with pytest.raises(UserError, match=r"^-S: "):
                 grid(repo, wrong)
+
+
+def test_queued_runs_keep_their_targets_and_options(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(clone.path)
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    options = {"targets": ["train"], "force": True, "on_error": "keep-going", "message": "a b"}
+    with Repo() as repo:
+        repo.experiments.run(queue=True, name="part", params=["lam=0.1"], **options)
+        repo.experiments.run(queue=True, name="last", params=["lam=0.1"], targets=["measure"], single_item=True)
+        runs = {run.name: run for run in queued(repo)}
+        whole = grid(repo, ["lam=0.1"])[0]
+        assert runs["part"].arguments == ("--force", "--keep-going", "--message", "a b", "train")
+        assert len(runs["part"].stages) == 2 and runs["part"].stages < whole.stages
+        assert runs["last"].arguments == ("--single-item", "measure")
+        assert len(runs["last"].stages) == 1 and not runs["last"].stages & whole.stages
+        repo.experiments.run(queue=True, name="copied", params=["lam=0.2"], copy_paths=["src"])
+        with pytest.raises(UserError, match=r"^queued run copied: no worker can do --copy-paths; `dvc queue remove`"):
+            queued(repo)
 
 
 def test_uncommitted_changes_are_refused(clone: Clone) -> None:
@@ -130,6 +152,14 @@ def test_no_stage_is_computed_twice(clone: Clone) -> None:
     assert last and last.name == "lam-0.2-seed-2"
     schedule.again(last)
     assert schedule.next() == last and schedule.next() is None
+
+
+def test_sweep_says_that_it_has_no_workers_and_waits_for_them() -> None:
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster, Client(cluster) as client:
+        events = drive(client, str, lambda run: Outcome(), [Run("lam-1", "", "")])
+        assert next(events) == NoWorkers(cluster.scheduler_address)
+        cluster.scale(1)
+        assert [type(event) for event in events] == [Started, Ended]
 
 
 def test_runs_that_wait_are_not_lost_when_the_first_one_fails() -> None:
@@ -164,16 +194,18 @@ def test_sweep_on_this_machine(clone: Clone) -> None:
     assert "lam is too large" in (clone.path / ".dvc/tmp/sweep/lam-0.3.log").read_text()
     assert not clone.run("git", "status", "--short")
 
-    clone.run("dvc", "exp", "run", "--queue", "-n", "waiting", "-S", "lam=0.4")
+    clone.run("dvc", "exp", "run", "--queue", "-n", "waiting", "-S", "lam=0.4", "train")
     assert "1 run, 0 of them done before" in clone.run("sdnn-sweep", "--queued")
     with Repo(str(clone.path)) as repo:
         assert not list(repo.experiments.celery_queue.iter_queued())
     assert trained(clone).count("0.4") == 1
+    committed = json.loads((clone.path / "metrics/evaluation.json").read_text())["mse"]
+    assert errors(clone)["waiting"] == committed  # stage measure did not run
 
-    assert "2 of them done before" in clone.run("sdnn-sweep", "-S", "lam=0.1,0.3,0.2", code=1)
-    assert sorted(trained(clone)) == ["0.1", "0.2", "0.3", "0.3", "0.4"]
-    clone.run("dvc", "exp", "run", "-q", "-n", "once-more", "-S", "lam=0.2")  # from the run cache
-    assert trained(clone).count("0.2") == 1
+    printed = clone.run("sdnn-sweep", "-S", "lam=0.1,0.3,0.2,0.4", "-j", "2", code=1)
+    assert "4 runs, 2 of them done before" in printed
+    assert sorted(trained(clone)) == ["0.1", "0.2", "0.3", "0.3", "0.4"]  # 0.4 comes from the run cache
+    assert errors(clone)["lam-0.4"] != committed
 
 
 def test_pipeline_in_a_folder_of_a_larger_repository(tmp_path: Path) -> None:

@@ -17,9 +17,19 @@ from dvc.repo import Repo
 
 from pilotnet_sdnn.errors import UserError, counted, exit_on_error, one_line
 from pilotnet_sdnn.team.repository import enter_root, git, try_git
-from pilotnet_sdnn.team.sweep_plan import Run, computed_stages, done, grid, queued
+from pilotnet_sdnn.team.sweep_plan import Run, done, grid, queued
 from pilotnet_sdnn.team.sweep_progress import Ended, displayed
-from pilotnet_sdnn.team.sweep_worker import SHARE, Outcome, Sweep, bundled, fetch_bundle, packages, prepare
+from pilotnet_sdnn.team.sweep_stages import computed_stages
+from pilotnet_sdnn.team.sweep_worker import (
+    SHARE,
+    Outcome,
+    Sweep,
+    bundled,
+    error_line,
+    fetch_bundle,
+    packages,
+    prepare,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -111,20 +121,22 @@ def _run_all(runs: list[Run], computed: frozenset[str], ended: dict[str, str], a
         bundle = bundled(Path(), [run.source for run in runs] + [run.baseline for run in runs])
     topic = f"sdnn-sweep-{uuid.uuid4().hex}"
     setup = _setup(here=not elsewhere)._replace(checkpoints=elsewhere and arguments.checkpoints)
-    with _cluster(arguments, len(runs)) as client, displayed(len(runs) + len(ended), len(ended)) as show:
+    with _cluster(arguments, len(runs)) as client:
         if elsewhere:
             _share("push")
-        if not client.scheduler_info()["workers"]:
-            print("waiting for workers", flush=True)
         prepared = functools.partial(prepare, setup, bundle, runs[0].baseline)
         experiment = functools.partial(on_worker, setup, topic)
         events = drive(client, prepared, experiment, runs, computed, topic)
+        advice = f"start `dask worker {client.scheduler_info()['address']} --nthreads 1` on each machine"
+        if arguments.slurm is not None:
+            advice = "`squeue --me` shows their jobs"
         try:
-            for event in events:
-                if isinstance(event, Ended):
-                    event = Ended(event.run, _collected(event.run, event.outcome))
-                    ended[event.run.name] = event.outcome.problem
-                show(event)
+            with displayed(len(runs) + len(ended), len(ended), advice) as show:
+                for event in events:
+                    if isinstance(event, Ended):
+                        event = Ended(event.run, _collected(event.run, event.outcome))
+                        ended[event.run.name] = event.outcome.problem
+                    show(event)
         finally:
             events.close()
             if elsewhere and any(ended.get(run.name) == "" for run in runs):
@@ -199,7 +211,7 @@ def _share(action: str) -> None:
     """Run sdnn-share, which says what it does."""
     done = subprocess.run([*SHARE, action], stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["failed"])[-1].removeprefix("error: ")
+        reason = error_line(done.stderr, done.returncode)
         raise UserError(f"workers elsewhere need the DVC remote, and `sdnn-share {action}` says: {reason}")
 
 

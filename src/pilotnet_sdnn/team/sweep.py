@@ -7,19 +7,58 @@ is not computed yet wait for each other, and a worker with other packages gets n
 import contextlib
 import math
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Generator, Iterable
 from queue import Empty, SimpleQueue
 
 from distributed import Client, Future, get_worker
 
 from pilotnet_sdnn.errors import UserError, one_line
-from pilotnet_sdnn.team.sweep_plan import Run, Schedule
-from pilotnet_sdnn.team.sweep_progress import Ended, Event, Lost, Progress, Refused, Started
+from pilotnet_sdnn.team.sweep_plan import Run
+from pilotnet_sdnn.team.sweep_progress import Ended, Event, Lost, NoWorkers, Progress, Refused, Started
 from pilotnet_sdnn.team.sweep_worker import Outcome, StoppedError, Sweep, run_experiment
 
 LOOK = 1  # seconds between looks for new and dead workers
 MAX_LOSSES = 3  # workers that may die under a run until it counts as failed
+
+
+class Schedule:
+    """The runs that wait, in an order in which no stage is computed twice.
+
+    A run that needs a stage which another run is computing waits for that one.
+    """
+
+    def __init__(self, runs: Iterable[Run], computed: Collection[str]) -> None:
+        self._ready = deque(runs)
+        self._blocked: dict[str, list[Run]] = defaultdict(list)  # stage -> the runs that wait for it
+        self._computing: dict[str, str] = {}  # stage -> name of the run
+        self._computed = set(computed)
+
+    def next(self) -> Run | None:
+        """A run that may start, or None: all the others wait for one that was started."""
+        while self._ready:
+            run = self._ready.popleft()
+            needed = run.stages - self._computed
+            if busy := next((stage for stage in needed if stage in self._computing), None):
+                self._blocked[busy].append(run)
+                continue
+            self._computing |= dict.fromkeys(needed, run.name)
+            return run
+        return None
+
+    def ended(self, run: Run, *, success: bool) -> None:
+        """A run that was started has ended; the runs that waited for it may start."""
+        for stage in run.stages:
+            if self._computing.get(stage) == run.name:
+                del self._computing[stage]
+                self._ready.extendleft(reversed(self._blocked.pop(stage, [])))
+        if success:
+            self._computed |= run.stages
+
+    def again(self, run: Run) -> None:
+        """A run that was started and is to be started once more."""
+        self.ended(run, success=False)
+        self._ready.appendleft(run)
 
 
 def on_worker(sweep: Sweep, topic: str, run: Run) -> Outcome:
@@ -63,7 +102,7 @@ def drive(
         client.subscribe_topic(topic, lambda event: events.put(tuple(event[1])))
     checks: dict[Future, str] = {}
     running: dict[Future, tuple[Run, str]] = {}
-    known: set[str] = set()
+    known: set[str] | None = None
     idle: deque[str] = deque()
     losses: Counter[str] = Counter()
     looked, waiting = -math.inf, schedule.next()
@@ -78,8 +117,12 @@ def drive(
             if time.monotonic() - looked >= LOOK:
                 looked = time.monotonic()
                 present = _workers(client)
-                for worker in present - known:
+                for worker in present - (known or set()):
                     checks[submit(prepare, worker=worker)] = worker
+                for future, worker in list(checks.items()):
+                    if worker not in present:
+                        del checks[future]
+                        future.cancel()
                 for future, (run, worker) in list(running.items()):
                     if worker not in present:
                         del running[future]
@@ -92,6 +135,8 @@ def drive(
                             schedule.ended(run, success=False)
                             yield Ended(run, Outcome(problem=f"{MAX_LOSSES} workers died while they ran it"))
                 idle = deque(worker for worker in idle if worker in present)
+                if not present and known != present:
+                    yield NoWorkers(client.scheduler_info()["address"])
                 known = present
                 waiting = waiting or schedule.next()
             while idle and waiting:
@@ -130,7 +175,7 @@ def drive(
 
 def _workers(client: Client) -> set[str]:
     try:
-        return set(client.scheduler_info()["workers"])
+        return set(client.scheduler_info(n_workers=-1)["workers"])
     except (OSError, TimeoutError):
         raise UserError(
             "the connection to the scheduler is lost; what has finished is kept, and the same command continues"

@@ -18,6 +18,12 @@ from pilotnet_sdnn.team.sweep_worker import Outcome
 NEWS = 30  # seconds between two lines about a run in a log
 
 
+class NoWorkers(NamedTuple):
+    """The cluster has no workers; the sweep waits for them."""
+
+    scheduler: str
+
+
 class Refused(NamedTuple):
     """A worker that gets no runs."""
 
@@ -53,12 +59,16 @@ class Ended(NamedTuple):
     outcome: Outcome
 
 
-Event = Refused | Started | Progress | Lost | Ended
+Event = NoWorkers | Refused | Started | Progress | Lost | Ended
 
 
 @contextmanager
-def displayed(total: int, finished: int) -> Iterator[Callable[[Event], None]]:
-    """Show what happens: on a terminal one line for each worker and one for all, in a log a line for each event."""
+def displayed(total: int, finished: int, advice: str) -> Iterator[Callable[[Event], None]]:
+    """Show what happens: on a terminal one line for each worker and one for all, in a log a line for each event.
+
+    Args:
+        advice: what to do when there are no workers.
+    """
     workers: dict[str, str] = {}  # run -> worker
     lines: dict[str, tqdm] = {}  # worker -> its line on a terminal
     told: dict[str, float] = {}
@@ -75,7 +85,11 @@ def displayed(total: int, finished: int) -> Iterator[Callable[[Event], None]]:
 
     def show(event: Event) -> None:
         match event:
+            case NoWorkers():
+                bar.set_description("sweep waits for workers")
+                say(f"no workers at {event.scheduler}, waiting for them: {advice}")
             case Started():
+                bar.set_description("sweep", refresh=False)
                 workers[event.run.name], told[event.run.name] = event.worker, time.monotonic()
                 if live:
                     line(event.worker, f"{event.run.name} on {_host(event.worker)}")

@@ -98,7 +98,7 @@ def prepare(sweep: Sweep, bundle: bytes, baseline: str) -> str:
         with _clone(sweep, baseline, baseline) as root:
             pulled = subprocess.run([*SHARE, "pull"], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             text = without_password(pulled.stdout.decode(errors="replace"))
-            return _reason(text, pulled.returncode) if pulled.returncode and FETCHED_REST not in text else ""
+            return error_line(text, pulled.returncode) if pulled.returncode and FETCHED_REST not in text else ""
     except (UserError, OSError, DvcException) as error:
         return without_password(one_line(error))
 
@@ -113,7 +113,7 @@ def run_experiment(sweep: Sweep, run: Run, tell: Callable[[str], object], stoppe
     Raises:
         StoppedError: it was given up; its processes have ended.
     """
-    steps = [[sys.executable, "-m", "dvc", "exp", "run", "-n", run.name, *_set_params(run)]]
+    steps = [[sys.executable, "-m", "dvc", "exp", "run", "-n", run.name, *run.arguments]]
     if not sweep.here:
         steps = [[*SHARE, "pull"], *steps, [*SHARE, "push"]]
     try:
@@ -131,12 +131,19 @@ def run_experiment(sweep: Sweep, run: Run, tell: Callable[[str], object], stoppe
                 code = _watched(step, root, output, wanted)
                 if code and step[-1] != "pull":  # what a pull could not fetch is computed
                     text = without_password(output.read_text(errors="replace"))
-                    return Outcome(problem=_reason(text, code), output=text[-KEPT:])
+                    return Outcome(problem=error_line(text, code), output=text[-KEPT:])
             checkpoints.send(finished=True)
             revisions = [run.reference, f"^{run.baseline}"]
             return Outcome(_piped(root, ["bundle", "create", "-q", "-", "--stdin"], revisions))
     except (UserError, OSError, DvcException) as error:
         return Outcome(problem=without_password(one_line(error)))
+
+
+def error_line(text: str, code: int) -> str:
+    """The line that says why a command failed: its own, or that of a stage, if there is one, else the last."""
+    lines = [line for line in text.replace("\r", "\n").split("\n") if line.strip()]
+    own = [line for line in lines if line.startswith("error: ")]
+    return _shown((own or lines or [f"exit code {code}"])[-1].removeprefix("error: "), MAX_LENGTH)
 
 
 def _home(sweep: Sweep) -> Path:
@@ -192,10 +199,6 @@ def _clone(sweep: Sweep, baseline: str, source: str) -> Iterator[Path]:
         shutil.rmtree(clone, ignore_errors=True)
 
 
-def _set_params(run: Run) -> list[str]:
-    return [word for override in run.overrides for word in ("-S", override)]
-
-
 def _watched(command: list[str], root: Path, output: Path, wanted: Callable[[str], bool]) -> int:
     """Run a command to its end, and return its exit code.
 
@@ -229,13 +232,6 @@ def _last_line(output: Path) -> str:
         file.seek(max(0, output.stat().st_size - 4096))
         lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
     return _shown(next((line for line in reversed(lines) if line.strip()), ""), LINE)
-
-
-def _reason(text: str, code: int) -> str:
-    """The line that says why a run failed: the stage's own, if there is one, else the last."""
-    lines = [line for line in text.replace("\r", "\n").split("\n") if line.strip()]
-    own = [line for line in lines if line.startswith("error: ")]
-    return _shown((own or lines or [f"exit code {code}"])[-1].removeprefix("error: "), MAX_LENGTH)
 
 
 def _shown(line: str, length: int) -> str:
