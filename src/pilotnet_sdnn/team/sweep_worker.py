@@ -28,7 +28,7 @@ from pilotnet_sdnn.errors import MAX_LENGTH, UserError, one_line, printable, sho
 from pilotnet_sdnn.paths import user_cache
 from pilotnet_sdnn.team.processes import running_in
 from pilotnet_sdnn.team.repository import git
-from pilotnet_sdnn.team.sharing import FETCHED_REST
+from pilotnet_sdnn.team.sharing import EMPTY, FETCHED_REST
 from pilotnet_sdnn.team.sweep_checkpoints import Checkpoints
 from pilotnet_sdnn.team.sweep_plan import Run
 
@@ -98,7 +98,8 @@ def prepare(sweep: Sweep, bundle: bytes, baseline: str) -> str:
         with _clone(sweep, baseline, baseline) as root:
             pulled = subprocess.run([*SHARE, "pull"], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             text = without_password(pulled.stdout.decode(errors="replace"))
-            return error_line(text, pulled.returncode) if pulled.returncode and FETCHED_REST not in text else ""
+            usable = not pulled.returncode or FETCHED_REST in text or EMPTY in text
+            return "" if usable else error_line(text, pulled.returncode)
     except (UserError, OSError, DvcException) as error:
         return without_password(one_line(error))
 
