@@ -123,7 +123,8 @@ def test_sweep_on_this_machine(clone: Clone) -> None:
     assert not clone.run("git", "status", "--short")
 
     clone.run("dvc", "exp", "run", "--queue", "-n", "waiting", "-S", "lam=0.4", "train")
-    assert "1 run, 0 of them done before" in clone.run("sdnn-sweep", "--queued")
+    printed = clone.run("sdnn-sweep", "--queued")
+    assert "1 run, 0 of them done before" in printed and "waiting: done" in printed
     with Repo(str(clone.path)) as repo:
         assert not list(repo.experiments.celery_queue.iter_queued())
     assert trained(clone).count("0.4") == 1

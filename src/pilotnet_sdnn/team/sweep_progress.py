@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from pilotnet_sdnn.paths import EVALUATION_METRICS, OPERATIONS_METRICS
+from pilotnet_sdnn.paths import EVALUATION_METRICS, LOCK, OPERATIONS_METRICS
 from pilotnet_sdnn.progress import progress
-from pilotnet_sdnn.team.repository import try_git_bytes
+from pilotnet_sdnn.team.lock import locked_stages, mismatched_inputs
+from pilotnet_sdnn.team.repository import file_at
 from pilotnet_sdnn.team.sweep_plan import Run
 from pilotnet_sdnn.team.sweep_worker import Outcome
 
@@ -128,9 +129,10 @@ def _host(worker: str) -> str:
 
 def _result(run: Run) -> str:
     """The error and the operations of a finished run, as far as it measures them."""
+    if any(mismatched_inputs(locked_stages(file_at(run.reference, LOCK)))):
+        return ""  # a run of some stages: the metrics are still those of its baseline
     evaluation, operations = (
-        json.loads(try_git_bytes("show", f"{run.reference}:./{path.as_posix()}") or b"{}")
-        for path in (EVALUATION_METRICS, OPERATIONS_METRICS)
+        json.loads(file_at(run.reference, path) or "{}") for path in (EVALUATION_METRICS, OPERATIONS_METRICS)
     )
     found = [f"MSE {evaluation['mse']:.5f}"] if "mse" in evaluation else []
     return ", ".join(found + ([f"{operations['synops_sparsity']:.1f}x"] if "synops_sparsity" in operations else []))
