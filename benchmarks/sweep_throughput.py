@@ -126,9 +126,8 @@ def parts_of_runs(root: Path, runs: int, here: bool) -> dict[str, list[float]]:
     sweep_worker._watched = timed
     for number in range(runs):
         before, start = sum(map(sum, seconds.values())), time.perf_counter()
-        outcome = sweep_worker.run_experiment(
-            setup, Run(f"part-{number}", commit, commit, ("-S", f"lam={1000 + number}")), lambda _: None, lambda: False
-        )
+        part = Run(f"part-{number}", commit, commit, ("-S", f"lam={1000 + number}"))
+        outcome = sweep_worker.run_experiment(setup, part, [], lambda _: None, lambda: None, lambda: False)
         assert not outcome.problem, outcome
         steps = sum(map(sum, seconds.values())) - before
         seconds["clone, bundle"].append(time.perf_counter() - start - steps)

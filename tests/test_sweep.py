@@ -51,10 +51,13 @@ def test_queued_runs_keep_their_targets_and_options(clone: Clone, monkeypatch: p
         repo.experiments.run(queue=True, name="last", params=["lam=0.1"], targets=["measure"], single_item=True)
         runs = {run.name: run for run in queued(repo)}
         whole = grid(repo, ["lam=0.1"])[0]
-        assert runs["part"].arguments == ("--force", "--keep-going", "--message", "a b", "train")
-        assert len(runs["part"].stages) == 2 and runs["part"].stages < whole.stages
-        assert runs["last"].arguments == ("--single-item", "measure")
-        assert len(runs["last"].stages) == 1 and not runs["last"].stages & whole.stages
+        assert runs["part"].arguments == ("--force", "--keep-going", "--message", "a b")
+        assert runs["part"].targets == ("train",)
+        assert sorted(runs["part"].stages.values()) == ["prepare", "train"]
+        assert runs["part"].stages.items() < whole.stages.items()
+        assert (runs["last"].arguments, runs["last"].targets) == (("--single-item",), ("measure",))
+        assert list(runs["last"].stages.values()) == ["measure"]
+        assert not runs["last"].stages.keys() & whole.stages.keys()
         repo.experiments.run(queue=True, name="copied", params=["lam=0.2"], copy_paths=["src"])
         with pytest.raises(UserError, match=r"^queued run copied: no worker can do --copy-paths; `dvc queue remove`"):
             queued(repo)
@@ -75,7 +78,8 @@ def test_no_stage_is_computed_twice(clone: Clone) -> None:
     started = [schedule.next() for _ in range(4)]
     assert [run and run.name for run in started] == ["lam-0.1-seed-1", "lam-0.1-seed-2", "lam-0.2-seed-1", None]
     assert started[1]
-    schedule.ended(started[1], success=True)  # stage prepare of seed 2 is there now
+    assert [started[1].stages[stage] for stage in schedule.shared(started[1])] == ["prepare"]
+    schedule.computed(started[1], schedule.shared(started[1]))  # the run itself goes on
     last = schedule.next()
     assert last and last.name == "lam-0.2-seed-2"
     schedule.again(last)
@@ -84,14 +88,14 @@ def test_no_stage_is_computed_twice(clone: Clone) -> None:
 
 def test_sweep_says_that_it_has_no_workers_and_waits_for_them() -> None:
     with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster, Client(cluster) as client:
-        events = drive(client, str, lambda run: Outcome(), [Run("lam-1", "", "")])
+        events = drive(client, str, lambda run, first: Outcome(), [Run("lam-1", "", "")])
         assert next(events) == NoWorkers(cluster.scheduler_address)
         cluster.scale(1)
         assert [type(event) for event in events] == [Started, Ended]
 
 
 def test_runs_that_wait_are_not_lost_when_the_first_one_fails() -> None:
-    runs = [Run(str(number), "", "", stages=frozenset({"shared", str(number)})) for number in range(3)]
+    runs = [Run(str(number), "", "", stages={"shared": "", str(number): ""}) for number in range(3)]
     schedule = Schedule(runs, ())
     order = []
     while run := schedule.next():

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -87,6 +87,18 @@ def test_worker_killed_midway(clone: Clone, tmp_path: Path) -> None:
     assert errors(sequential) == swept
     clone.run("dvc", "exp", "run", "-q", "-n", "once-more", "-S", "lam=1")  # the driver has its records
     assert trained(clone).count("1") == 1
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_runs_wait_only_for_the_stages_that_they_share(clone: Clone, tmp_path: Path, elsewhere: bool) -> None:
+    clone.env["SECONDS_OF_A_RUN"] = "20"
+    with cluster(clone, tmp_path / "cluster") if elsewhere else nullcontext(("", [])) as (address, _):
+        where = ["--scheduler", address] if elsewhere else ["-j", "2"]
+        printed = clone.run("sdnn-sweep", "-S", "lam=1,2", "-S", "seed=2", *where)
+    assert set(errors(clone)) == {"lam-1-seed-2", "lam-2-seed-2"}
+    assert printed.index("lam-2-seed-2: started") < printed.index("lam-1-seed-2: MSE"), printed
+    ran = [line.split()[0] for line in Path(clone.env["RUNS"]).read_text().splitlines()]
+    assert sorted(ran) == ["prepare", "train", "train"]
 
 
 def test_first_runs_of_a_pipeline(clone: Clone, tmp_path: Path) -> None:

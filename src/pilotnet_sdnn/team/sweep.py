@@ -25,7 +25,7 @@ MAX_LOSSES = 3  # workers that may die under a run until it counts as failed
 class Schedule:
     """The runs that wait, in an order in which no stage is computed twice.
 
-    A run that needs a stage which another run is computing waits for that one.
+    A run that needs a stage which another run is computing waits until that one has it.
     """
 
     def __init__(self, runs: Iterable[Run], computed: Collection[str]) -> None:
@@ -33,36 +33,56 @@ class Schedule:
         self._blocked: dict[str, list[Run]] = defaultdict(list)  # stage -> the runs that wait for it
         self._computing: dict[str, str] = {}  # stage -> name of the run
         self._computed = set(computed)
+        self._needed = Counter(stage for run in self._ready for stage in run.stages)  # by runs that wait
 
     def next(self) -> Run | None:
         """A run that may start, or None: all the others wait for one that was started."""
         while self._ready:
             run = self._ready.popleft()
-            needed = run.stages - self._computed
+            needed = run.stages.keys() - self._computed
             if busy := next((stage for stage in needed if stage in self._computing), None):
                 self._blocked[busy].append(run)
                 continue
             self._computing |= dict.fromkeys(needed, run.name)
+            self._needed.subtract(run.stages.keys())
             return run
         return None
 
+    def shared(self, run: Run) -> list[str]:
+        """The stages that a run computes and others wait for."""
+        return [stage for stage in run.stages if self._computing.get(stage) == run.name and self._needed[stage] > 0]
+
+    def computed(self, run: Run, stages: Collection[str]) -> None:
+        """A run that was started has computed these stages, and others can use them."""
+        self._computed.update(stages)
+        self._release(run, stages)
+
     def ended(self, run: Run, *, success: bool) -> None:
-        """A run that was started has ended; the runs that waited for it may start."""
-        for stage in run.stages:
-            if self._computing.get(stage) == run.name:
-                del self._computing[stage]
-                self._ready.extendleft(reversed(self._blocked.pop(stage, [])))
+        """A run that was started has ended."""
         if success:
-            self._computed |= run.stages
+            self._computed.update(run.stages)
+        self._release(run, run.stages)
 
     def again(self, run: Run) -> None:
         """A run that was started and is to be started once more."""
         self.ended(run, success=False)
         self._ready.appendleft(run)
+        self._needed.update(run.stages.keys())
+
+    def _release(self, run: Run, stages: Collection[str]) -> None:
+        """The runs that waited for these stages may start."""
+        for stage in stages:
+            if self._computing.get(stage) == run.name:
+                del self._computing[stage]
+                self._ready.extendleft(reversed(self._blocked.pop(stage, [])))
 
 
-def on_worker(sweep: Sweep, topic: str, run: Run) -> Outcome:
-    """Run an experiment in a Dask worker, until it has ended or nobody wants it any more."""
+def on_worker(sweep: Sweep, topic: str, run: Run, first: list[str]) -> Outcome:
+    """Run an experiment in a Dask worker, until it has ended or nobody wants it any more.
+
+    Args:
+        first: addresses of stages that other runs wait for.
+    """
     worker = get_worker()
     key = worker.get_current_task()
 
@@ -70,8 +90,11 @@ def on_worker(sweep: Sweep, topic: str, run: Run) -> Outcome:
         task = worker.state.tasks.get(key)
         return task is None or task.state != "executing" or worker.status.name not in ("running", "paused")
 
+    def tell(*line: str) -> None:
+        worker.log_event(topic, [run.name, *line])
+
     try:
-        return run_experiment(sweep, run, lambda line: worker.log_event(topic, [run.name, line]), stopped)
+        return run_experiment(sweep, run, first, tell, tell, stopped)
     except StoppedError:
         return Outcome(problem="stopped")
 
@@ -79,7 +102,7 @@ def on_worker(sweep: Sweep, topic: str, run: Run) -> Outcome:
 def drive(
     client: Client,
     prepare: Callable[[], str],
-    experiment: Callable[[Run], Outcome],
+    experiment: Callable[[Run, list[str]], Outcome],
     runs: Iterable[Run],
     computed: Collection[str] = (),
     topic: str = "",
@@ -90,7 +113,7 @@ def drive(
 
     Args:
         prepare: is called on each worker first, and returns why it cannot run any experiment.
-        experiment: is called on a worker for each run.
+        experiment: is called on a worker for each run, with the addresses of the stages that other runs wait for.
         computed: the fingerprints of stages that need not be computed.
         topic: of Dask's events, under which `experiment` reports progress.
 
@@ -102,6 +125,7 @@ def drive(
         client.subscribe_topic(topic, lambda event: events.put(tuple(event[1])))
     checks: dict[Future, str] = {}
     running: dict[Future, tuple[Run, str]] = {}
+    shared: dict[str, tuple[Run, list[str]]] = {}
     known: set[str] | None = None
     idle: deque[str] = deque()
     losses: Counter[str] = Counter()
@@ -141,7 +165,9 @@ def drive(
                 waiting = waiting or schedule.next()
             while idle and waiting:
                 worker = idle.popleft()
-                running[submit(experiment, waiting, worker=worker)] = (waiting, worker)
+                shared[waiting.name] = waiting, schedule.shared(waiting)
+                first = [waiting.stages[stage] for stage in shared[waiting.name][1]]
+                running[submit(experiment, waiting, first, worker=worker)] = (waiting, worker)
                 yield Started(waiting, worker)
                 waiting = schedule.next()
             try:
@@ -149,7 +175,12 @@ def drive(
             except Empty:
                 continue
             if isinstance(event, tuple):
-                yield Progress(*event)
+                name, *line = event
+                if line:
+                    yield Progress(name, *line)
+                else:
+                    schedule.computed(*shared[name])
+                    waiting = waiting or schedule.next()
             elif event in checks:
                 worker = checks.pop(event)
                 if reason := _checked(event):

@@ -40,7 +40,8 @@ class Run(NamedTuple):
     source: str  # the commit with its files: the baseline, or what `dvc exp run --queue` stashed
     arguments: tuple[str, ...] = ()  # of `dvc exp run`
     params: str = ""  # its parameters, as JSON
-    stages: frozenset[str] = frozenset()  # a fingerprint of each
+    stages: Mapping[str, str] = {}  # fingerprint -> address
+    targets: tuple[str, ...] = ()
 
     @property
     def reference(self) -> str:
@@ -72,7 +73,7 @@ def grid(repo: Repo, set_params: list[str]) -> list[Run]:
                 for override in listed
             )
             arguments = tuple(word for override in overrides for word in ("-S", override))
-            found = frozenset(fingerprints(stages, values, baseline).values())
+            found = fingerprints(stages, values, baseline)
             runs.setdefault(params, Run(_name(overrides), baseline, baseline, arguments, params, found))
     except (DvcException, HydraException) as error:
         raise UserError(f"-S: {one_line(error.__cause__ or error)}") from None
@@ -106,16 +107,15 @@ def _queued_run(repo: Repo, stages: list[Stage], entry: QueueEntry, more: dict[s
     code = entry.stash_rev if edits else entry.baseline_rev
     try:
         options = _queued_options(root, entry.stash_rev) | more
-        arguments, names = _arguments(options), executed(repo, options)
+        arguments, addresses = _arguments(options), executed(repo, options)
     except (UserError, DvcException) as error:
         raise UserError(f"queued run {entry.name}: {one_line(error)}") from None
     if options.get("single_item") or options.get("downstream"):
         code += f" {arguments}"  # the outputs do not depend on the stages before, but on the files that are there
     found = fingerprints(stages, values, code)
-    params = json.dumps(values, sort_keys=True, default=str)
-    return Run(
-        entry.name, entry.baseline_rev, entry.stash_rev, arguments, params, frozenset(found[name] for name in names)
-    )
+    used = {fingerprint: address for fingerprint, address in found.items() if address in addresses}
+    params, targets = json.dumps(values, sort_keys=True, default=str), tuple(options.get("targets") or [])
+    return Run(entry.name, entry.baseline_rev, entry.stash_rev, arguments, params, used, targets)
 
 
 def _queued_options(root: Path, commit: str) -> dict[str, Any]:
@@ -127,13 +127,13 @@ def _queued_options(root: Path, commit: str) -> dict[str, Any]:
 
 
 def _arguments(options: Mapping[str, Any]) -> tuple[str, ...]:
-    """The same options and targets as words of a command."""
+    """The same options as words of a command."""
     if refused := [name for name in NOT_FOR_WORKERS if options.get(name)]:
         raise UserError(f"no worker can do {_option(refused[0])}; `dvc queue remove` it, and queue it without")
     flags = [_option(name) for name in FLAGS if options.get(name)]
     on_error = {"keep-going": ["--keep-going"], "ignore": ["--ignore-errors"]}.get(options.get("on_error") or "", [])
     message = ["--message", options["message"]] if options.get("message") else []
-    return (*flags, *on_error, *message, *(options.get("targets") or []))
+    return (*flags, *on_error, *message)
 
 
 def _option(name: str) -> str:

@@ -58,19 +58,19 @@ def executed(repo: Repo, options: Mapping[str, Any]) -> set[str]:
 
 
 def fingerprints(stages: list[Stage], values: Mapping[str, Any], code: str) -> dict[str, str]:
-    """Of each stage by its address: a hash of all that its outputs are computed from.
+    """The address of each stage, by a hash of all that its outputs are computed from.
 
     Args:
         stages: each after those it depends on.
         values: the parameters, by file.
         code: the commit with all other inputs.
     """
-    found: dict[str, str] = {}
+    found: dict[str, str] = {}  # address -> fingerprint
     for address, params, upstream in stages:
         used = [[_value(values.get(file, {}), name) for name in names or [""]] for file, names in params]
         content = [address, code, used, [found[name] for name in sorted(upstream)]]
         found[address] = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-    return found
+    return {fingerprint: address for address, fingerprint in found.items()}
 
 
 def computed_stages(repo: Repo) -> frozenset[str]:
@@ -93,7 +93,7 @@ def computed_stages(repo: Repo) -> frozenset[str]:
     params = _text(root / PARAMS)
     values = {PARAMS.name: parse_mapping(PARAMS, params) if params else {}}
     found = fingerprints(stages, values, git("rev-parse", "HEAD", root=root))
-    return frozenset(found[address] for address in current)
+    return frozenset(fingerprint for fingerprint, address in found.items() if address in current)
 
 
 def _unchanged(stage: Any, produced: Collection[str]) -> bool:

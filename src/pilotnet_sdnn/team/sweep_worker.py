@@ -104,19 +104,27 @@ def prepare(sweep: Sweep, bundle: bytes, baseline: str) -> str:
         return without_password(one_line(error))
 
 
-def run_experiment(sweep: Sweep, run: Run, tell: Callable[[str], object], stopped: Callable[[], bool]) -> Outcome:
+def run_experiment(
+    sweep: Sweep,
+    run: Run,
+    first: list[str],
+    tell: Callable[[str], object],
+    first_computed: Callable[[], object],
+    stopped: Callable[[], bool],
+) -> Outcome:
     """Run one experiment in a new clone.
 
     Args:
+        first: addresses of stages that other runs wait for.
         tell: is told the progress, about once a second.
+        first_computed: is called as soon as the other runs can have those stages.
         stopped: whether to give the run up.
 
     Raises:
         StoppedError: it was given up; its processes have ended.
     """
-    steps = [[sys.executable, "-m", "dvc", "exp", "run", "-n", run.name, *run.arguments]]
-    if not sweep.here:
-        steps = [[*SHARE, "pull"], *steps, [*SHARE, "push"]]
+    dvc_run = [sys.executable, "-m", "dvc", "exp", "run", *run.arguments, "-n"]
+    pull, push = ([], []) if sweep.here else ([[*SHARE, "pull"]], [[*SHARE, "push"]])
     try:
         with _clone(sweep, run.baseline, run.source) as root:
             output = root / ".dvc/tmp/sweep.log"
@@ -128,11 +136,19 @@ def run_experiment(sweep: Sweep, run: Run, tell: Callable[[str], object], stoppe
                 checkpoints.send()
                 return not stopped()
 
-            for step in steps:
-                code = _watched(step, root, output, wanted)
-                if code and step[-1] != "pull":  # what a pull could not fetch is computed
-                    text = without_password(output.read_text(errors="replace"))
-                    return Outcome(problem=error_line(text, code), output=text[-KEPT:])
+            def failed(steps: list[list[str]]) -> Outcome | None:
+                for step in steps:
+                    code = _watched(step, root, output, wanted)
+                    if code and step[-1] != "pull":  # what a pull could not fetch is computed
+                        text = without_password(output.read_text(errors="replace"))
+                        return Outcome(problem=error_line(text, code), output=text[-KEPT:])
+                return None
+
+            if failure := failed([*pull, *([[*dvc_run, f"{run.name}-first", *first], *push] if first else [])]):
+                return failure
+            first_computed()
+            if failure := failed([[*dvc_run, run.name, *run.targets], *push]):
+                return failure
             checkpoints.send(finished=True)
             revisions = [run.reference, f"^{run.baseline}"]
             return Outcome(_piped(root, ["bundle", "create", "-q", "-", "--stdin"], revisions))
