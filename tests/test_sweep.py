@@ -12,9 +12,10 @@ from servers import LOOPBACK
 from small_pipeline import small_pipeline
 
 from pilotnet_sdnn.errors import UserError
-from pilotnet_sdnn.team.sweep import Schedule, drive
+from pilotnet_sdnn.team.sweep import drive
 from pilotnet_sdnn.team.sweep_plan import Run, grid, queued
 from pilotnet_sdnn.team.sweep_progress import Ended, NoWorkers, Started
+from pilotnet_sdnn.team.sweep_schedule import Schedule
 from pilotnet_sdnn.team.sweep_stages import computed_stages
 from pilotnet_sdnn.team.sweep_worker import Outcome, Sweep, packages, prepare
 
