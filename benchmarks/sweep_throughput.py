@@ -21,6 +21,7 @@ from pathlib import Path
 
 from pilotnet_sdnn.commands.sweep import _setup
 from pilotnet_sdnn.team import sweep_worker
+from pilotnet_sdnn.team.bundles import bundle_of_commits
 from pilotnet_sdnn.team.repository import git
 from pilotnet_sdnn.team.sweep_plan import Run
 
@@ -118,10 +119,10 @@ def parts_of_runs(root: Path, runs: int, here: bool) -> dict[str, list[float]]:
         return code
 
     os.chdir(root)
-    setup, commit = _setup(here), git("rev-parse", "HEAD")
+    setup, commit = _setup(not here, 0), git("rev-parse", "HEAD")
     if not here:
         start = time.perf_counter()
-        assert not sweep_worker.prepare(setup, sweep_worker.bundled(root, [commit]), commit)
+        assert not sweep_worker.prepare(setup, bundle_of_commits([commit], root), commit)
         seconds["once: code and data for a worker"].append(time.perf_counter() - start)
     sweep_worker._watched = timed
     for number in range(runs):

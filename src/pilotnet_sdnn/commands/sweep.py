@@ -16,6 +16,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from pilotnet_sdnn.errors import UserError, counted, exit_on_error, one_line
+from pilotnet_sdnn.team.bundles import bundle_of_commits, fetch_bundle
 from pilotnet_sdnn.team.repository import enter_root, git, try_git
 from pilotnet_sdnn.team.sweep_plan import Run, done, grid, queued
 from pilotnet_sdnn.team.sweep_progress import Ended, displayed
@@ -24,9 +25,7 @@ from pilotnet_sdnn.team.sweep_worker import (
     SHARE,
     Outcome,
     Sweep,
-    bundled,
     error_line,
-    fetch_bundle,
     packages,
     prepare,
 )
@@ -118,9 +117,9 @@ def _run_all(runs: list[Run], computed: frozenset[str], ended: dict[str, str], a
     elsewhere, bundle = bool(arguments.scheduler or arguments.hosts or arguments.slurm is not None), b""
     if elsewhere:
         _check_remote()
-        bundle = bundled(Path(), [run.source for run in runs] + [run.baseline for run in runs])
+        bundle = bundle_of_commits([run.source for run in runs] + [run.baseline for run in runs], Path())
     topic = f"sdnn-sweep-{uuid.uuid4().hex}"
-    setup = _setup(here=not elsewhere)._replace(checkpoints=elsewhere and arguments.checkpoints)
+    setup = _setup(elsewhere, arguments.checkpoints)
     with _cluster(arguments, len(runs)) as client:
         if elsewhere:
             _share("push")
@@ -155,12 +154,15 @@ def _cluster(arguments: argparse.Namespace, runs: int) -> "AbstractContextManage
     return sweep_cluster.on_this_machine(runs, arguments.jobs)
 
 
-def _setup(here: bool) -> Sweep:
+def _setup(elsewhere: bool, checkpoints: float) -> Sweep:
+    """What the workers need to know; on this machine they find the checkpoints anyway."""
     first = git("rev-list", "--max-parents=0", "HEAD").splitlines()[0]
     subfolder = git("rev-parse", "--show-prefix").rstrip("/")
     author = (try_git("config", "user.name") or "sdnn-sweep", try_git("config", "user.email") or "sdnn-sweep@localhost")
     project = "-".join([first[:12], *subfolder.split("/")]).rstrip("-")
-    return Sweep(project, subfolder, author, packages(), str(Path.cwd()) if here else "")
+    if elsewhere:
+        return Sweep(project, subfolder, author, packages(), "", checkpoints)
+    return Sweep(project, subfolder, author, packages(), str(Path.cwd()))
 
 
 @contextmanager
