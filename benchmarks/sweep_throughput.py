@@ -10,6 +10,7 @@ import argparse
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -139,6 +140,7 @@ def parts_of_runs(root: Path, runs: int, here: bool) -> dict[str, list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=2, help="of a run")
     arguments = parser.parse_args()
     runs, grid = arguments.runs, f"lam=range(1,{arguments.runs + 1})"
@@ -149,22 +151,29 @@ def main() -> None:
         def new(name: str) -> Path:
             return repository(Path(temporary, name), arguments.seconds)
 
-        print(f"{runs} runs of {arguments.seconds:g} s, {os.cpu_count()} cores", flush=True)
-        queueing, reference = dvc_queue(new("queue"), grid, runs)
-        print(f"dvc queue start -j 2             {reference:6.1f} s, and {queueing:.1f} s to queue them", flush=True)
-        for jobs in (1, 2):
-            seconds = sweep(new(f"here-{jobs}"), f"-j {jobs} -S {grid}", runs)
-            print(f"sdnn-sweep -j {jobs}                  {seconds:6.1f} s, {reference / seconds:.2f}x", flush=True)
-        for count in (1, 2):
-            root = new(f"there-{count}")
-            with workers(root.parent, count) as address:
-                seconds = sweep(root, f"--scheduler {address} -S {grid}", runs)
-            print(f"sdnn-sweep --scheduler, {count} worker{'s' * (count > 1):1} {seconds:6.1f} s, "
-                  f"{reference / seconds:.2f}x", flush=True)  # fmt: skip
+        seconds = defaultdict[str, list[float]](list)
+        for number in range(arguments.rounds):
+            queueing, running = dvc_queue(new(f"queue-{number}"), grid, runs)
+            seconds["dvc queue start -j 2"].append(running)
+            seconds["to queue its runs before"].append(queueing)
+            for count in (1, 2):
+                seconds[f"sdnn-sweep -j {count}"].append(
+                    sweep(new(f"here-{count}-{number}"), f"-j {count} -S {grid}", runs)
+                )
+                root = new(f"there-{count}-{number}")
+                with workers(root.parent, count) as address:
+                    seconds[f"sdnn-sweep --scheduler, workers: {count}"].append(
+                        sweep(root, f"--scheduler {address} -S {grid}", runs)
+                    )
+        print(f"{runs} runs of {arguments.seconds:g} s, {os.cpu_count()} cores, medians of {arguments.rounds}")
+        reference = statistics.median(seconds["dvc queue start -j 2"])
+        for way, times in seconds.items():
+            median = statistics.median(times)
+            print(f"{way:<35} {median:6.1f} s, {median / reference:.2f} of the first")
         for where, here in (("this machine", True), ("a worker elsewhere", False)):
             print(f"a run on {where}, seconds (medians of 3):")
             for part, times in parts_of_runs(new(where.replace(" ", "-")), 3, here).items():
-                print(f"  {part:<33} {sorted(times)[len(times) // 2]:.1f}", flush=True)
+                print(f"  {part:<33} {statistics.median(times):.1f}")
 
 
 if __name__ == "__main__":

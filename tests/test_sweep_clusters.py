@@ -198,9 +198,14 @@ def test_remote_on_s3_with_credentials_that_stay_where_they_are(clone: Clone, tm
         clone.commit("A remote on S3")
         for name, value in server.secrets.items():
             clone.run("dvc", "remote", "modify", "-q", "--local", "team", name, value)
-        keys = "".join(f"    {name} = {value}\n" for name, value in server.secrets.items())
+        user = Clone(tmp_path)
+        user.env["HOME"] = str(tmp_path / "user")
+        user.run("dvc", "remote", "add", "--global", "team", server.url)
+        for name, value in server.secrets.items():
+            user.run("dvc", "remote", "modify", "--global", "team", name, value)
+        config = tmp_path / "user/.config/dvc/config"
         clone.env["SECONDS_OF_A_RUN"] = "3"
-        with cluster(clone, tmp_path / "cluster", config=f"['remote \"team\"']\n{keys}") as (address, _):
+        with cluster(clone, tmp_path / "cluster", config=config.read_text()) as (address, _):
             sweep = clone.start("sdnn-sweep", "-S", "lam=1,2,0.3", "--scheduler", address)
             wait_for(sweep, "lam-2: started")
             with Client(address, set_as_default=False) as client:
@@ -213,7 +218,7 @@ def test_remote_on_s3_with_credentials_that_stay_where_they_are(clone: Clone, tm
     assert b"lam-1" in tasks
     written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     found = {path for path, content in written.items() if KEY["secretKey"].encode() in content}
-    own = {clone.path / ".dvc/config.local", tmp_path / "s3/s3.json"}
+    own = {clone.path / ".dvc/config.local", config, tmp_path / "s3/s3.json"}
     assert found == own | {tmp_path / f"cluster/home-{number}/.config/dvc/config" for number in range(3)}
     assert clone.path / ".dvc/tmp/sweep/lam-0.3.log" in written
     for secret in KEY.values():
