@@ -87,10 +87,11 @@ def displayed(total: int, finished: int, advice: str) -> Iterator[Callable[[Even
     def show(event: Event) -> None:
         match event:
             case NoWorkers():
-                bar.set_description("sweep waits for workers")
+                bar.set_description_str("sweep waits for workers")
                 say(f"no workers at {event.scheduler}, waiting for them: {advice}")
             case Started():
-                bar.set_description("sweep", refresh=False)
+                if bar.desc != "sweep":
+                    bar.set_description_str("sweep")
                 workers[event.run.name], told[event.run.name] = event.worker, time.monotonic()
                 if live:
                     line(event.worker, f"{event.run.name} on {_host(event.worker)}")
