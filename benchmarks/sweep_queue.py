@@ -20,11 +20,11 @@ from pilotnet_sdnn.team.sweep_worker import Outcome
 
 def runs(count: int) -> Iterator[Run]:
     for number in range(count):
-        stages = {"data", f"pretrain-{number // 2}", f"train-{number}"}
-        yield Run(f"{count}-{number}", "", "", stages=frozenset(stages))
+        stages = dict.fromkeys(("data", f"pretrain-{number // 2}", f"train-{number}"), "")
+        yield Run(f"{count}-{number}", "", "", stages=stages)
 
 
-def nothing(run: Run) -> Outcome:
+def nothing(run: Run, first: list[str]) -> Outcome:
     return Outcome()
 
 

@@ -14,6 +14,7 @@ SMALL = {
     "resize": ("--drive", "synthetic", "--frames", "300", "--rounds", "1"),
     "road": (),
     "sweep_queue": ("--runs", "4"),
+    "sweep_throughput": ("--runs", "2", "--seconds", "0", "--rounds", "1"),
     "ten_minutes": ("--frames", "320"),
     "training_speed": ("--rounds", "1", "--threads", "1"),
     "videos": ("--frames", "60", "--rounds", "1", "--memory", "900"),

@@ -26,10 +26,13 @@ RUN_BY = {
         "test_share.py::test_colleague_executes_nothing_of_what_the_team_has_run"
     ),
     r"sdnn-onnx": "test_onnx_step.py::test_command",  # needs the group benchmark
-    r"sdnn-sweep --hosts .*": "test_sweep.py::test_hosts_over_ssh",
-    r"sdnn-sweep --slurm .*": "test_sweep.py::test_slurm",
+    r"sdnn-sweep --hosts .*": "test_sweep_clusters.py::test_hosts_over_ssh",
+    r"sdnn-sweep --slurm .*": "test_sweep_clusters.py::test_slurm",
     r"sdnn-sweep .*": "test_sweep.py::test_sweep_on_this_machine",
-    r"dask (scheduler|worker) .*": "test_sweep.py::test_worker_killed_midway",
+    r"dask (scheduler|worker) .*": "test_sweep_clusters.py::test_worker_killed_midway",
+    r"dvc remote (add|modify) --global .*": (
+        "test_sweep_clusters.py::test_remote_on_s3_with_credentials_that_stay_where_they_are"
+    ),
 }
 NOT_RUN = {
     r"uv sync --extra sweep": "changes the environment that the tests run in",

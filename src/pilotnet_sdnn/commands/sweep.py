@@ -16,10 +16,19 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from pilotnet_sdnn.errors import UserError, counted, exit_on_error, one_line
+from pilotnet_sdnn.team.bundles import bundle_of_commits, fetch_bundle
 from pilotnet_sdnn.team.repository import enter_root, git, try_git
-from pilotnet_sdnn.team.sweep_plan import Run, computed_stages, done, grid, queued
+from pilotnet_sdnn.team.sweep_plan import Run, done, grid, queued
 from pilotnet_sdnn.team.sweep_progress import Ended, displayed
-from pilotnet_sdnn.team.sweep_worker import SHARE, Outcome, Sweep, bundled, fetch_bundle, packages, prepare
+from pilotnet_sdnn.team.sweep_stages import computed_stages
+from pilotnet_sdnn.team.sweep_worker import (
+    SHARE,
+    Outcome,
+    Sweep,
+    error_line,
+    packages,
+    prepare,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -108,23 +117,25 @@ def _run_all(runs: list[Run], computed: frozenset[str], ended: dict[str, str], a
     elsewhere, bundle = bool(arguments.scheduler or arguments.hosts or arguments.slurm is not None), b""
     if elsewhere:
         _check_remote()
-        bundle = bundled(Path(), [run.source for run in runs] + [run.baseline for run in runs])
+        bundle = bundle_of_commits([run.source for run in runs] + [run.baseline for run in runs], Path())
     topic = f"sdnn-sweep-{uuid.uuid4().hex}"
-    setup = _setup(here=not elsewhere)._replace(checkpoints=elsewhere and arguments.checkpoints)
-    with _cluster(arguments, len(runs)) as client, displayed(len(runs) + len(ended), len(ended)) as show:
+    setup = _setup(elsewhere, arguments.checkpoints)
+    with _cluster(arguments, len(runs)) as client:
         if elsewhere:
             _share("push")
-        if not client.scheduler_info()["workers"]:
-            print("waiting for workers", flush=True)
         prepared = functools.partial(prepare, setup, bundle, runs[0].baseline)
         experiment = functools.partial(on_worker, setup, topic)
         events = drive(client, prepared, experiment, runs, computed, topic)
+        advice = f"start `dask worker {client.scheduler_info()['address']} --nthreads 1` on each machine"
+        if arguments.slurm is not None:
+            advice = "`squeue --me` shows their jobs"
         try:
-            for event in events:
-                if isinstance(event, Ended):
-                    event = Ended(event.run, _collected(event.run, event.outcome))
-                    ended[event.run.name] = event.outcome.problem
-                show(event)
+            with displayed(len(runs) + len(ended), len(ended), advice) as show:
+                for event in events:
+                    if isinstance(event, Ended):
+                        event = Ended(event.run, _collected(event.run, event.outcome))
+                        ended[event.run.name] = event.outcome.problem
+                    show(event)
         finally:
             events.close()
             if elsewhere and any(ended.get(run.name) == "" for run in runs):
@@ -143,12 +154,15 @@ def _cluster(arguments: argparse.Namespace, runs: int) -> "AbstractContextManage
     return sweep_cluster.on_this_machine(runs, arguments.jobs)
 
 
-def _setup(here: bool) -> Sweep:
+def _setup(elsewhere: bool, checkpoints: float) -> Sweep:
+    """What the workers need to know; on this machine they find the checkpoints anyway."""
     first = git("rev-list", "--max-parents=0", "HEAD").splitlines()[0]
     subfolder = git("rev-parse", "--show-prefix").rstrip("/")
     author = (try_git("config", "user.name") or "sdnn-sweep", try_git("config", "user.email") or "sdnn-sweep@localhost")
     project = "-".join([first[:12], *subfolder.split("/")]).rstrip("-")
-    return Sweep(project, subfolder, author, packages(), str(Path.cwd()) if here else "")
+    if elsewhere:
+        return Sweep(project, subfolder, author, packages(), "", checkpoints)
+    return Sweep(project, subfolder, author, packages(), str(Path.cwd()))
 
 
 @contextmanager
@@ -199,7 +213,7 @@ def _share(action: str) -> None:
     """Run sdnn-share, which says what it does."""
     done = subprocess.run([*SHARE, action], stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["failed"])[-1].removeprefix("error: ")
+        reason = error_line(done.stderr, done.returncode)
         raise UserError(f"workers elsewhere need the DVC remote, and `sdnn-share {action}` says: {reason}")
 
 

@@ -70,6 +70,11 @@ def try_git_bytes(*arguments: str, root: Path = Path()) -> bytes:
     return b"" if done.returncode else done.stdout
 
 
+def commit_id(name: str, root: Path = Path()) -> str:
+    """The commit that a branch, a reference or the like names; empty if there is none."""
+    return try_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", root=root)
+
+
 def nul_separated(printed: str) -> list[str]:
     """The fields, such as paths, that a git command prints with the option -z."""
     return [field for field in printed.split("\0") if field]

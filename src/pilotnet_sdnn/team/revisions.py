@@ -14,7 +14,7 @@ from pilotnet_sdnn.errors import PROBLEM_LENGTH, UserError, one_line, shortened
 from pilotnet_sdnn.paths import LOCK
 from pilotnet_sdnn.team.limits import MetricChange
 from pilotnet_sdnn.team.lock import locked_stages, mismatched_inputs
-from pilotnet_sdnn.team.repository import git, nul_separated, try_git
+from pilotnet_sdnn.team.repository import commit_id, git, nul_separated, try_git
 
 NO_DATA = ("deleted", "not in cache")  # what `dvc status` says of data that was not pulled
 
@@ -31,17 +31,13 @@ def merge_base(name: str) -> str:
     fetch = "fetch it first"
     if git("rev-parse", "--is-shallow-repository") == "true":
         fetch = "this clone is shallow: `git fetch --unshallow`, or `fetch-depth: 0` in the checkout of a workflow"
-    base = next(filter(_is_commit, (name, f"origin/{name}")), None)
+    base = next(filter(commit_id, (name, f"origin/{name}")), None)
     if not base:
         raise UserError(f"{name!r} is no commit, branch or tag here; {fetch}")
     try:
         return git("merge-base", base, "HEAD")
     except UserError:
         raise UserError(f"{name!r} and HEAD have no common commit; {fetch}") from None
-
-
-def _is_commit(name: str) -> bool:
-    return bool(try_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"))
 
 
 def changed_files(base: str, results: set[str]) -> dict[str, str]:

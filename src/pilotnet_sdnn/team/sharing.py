@@ -47,6 +47,7 @@ from pilotnet_sdnn.team.records import (
 
 NAMED = 20  # refused files, at most, that are named
 FETCHED_REST = "everything else was fetched"
+EMPTY = "the remote holds nothing"
 
 
 class Arrivals(NamedTuple):
@@ -99,7 +100,7 @@ def pull(repo: Repo, remote: Remote, closed: Mapping[str, str]) -> None:
         UserError: something was refused or could not be fetched. Everything else is here by then.
     """
     if not remote.fs.exists(remote.path):
-        raise UserError("the remote holds nothing; `sdnn-share push` in a clone that has runs fills it")
+        raise UserError(f"{EMPTY}; `sdnn-share push` in a clone that has runs fills it")
     remote.odb.verify = True  # DVC then removes an object whose hash is not its name
     repo.config["remote"][remote.name]["verify"] = True  # also where DVC itself fetches the list of a folder
     before, there = _sizes(repo.cache.local), _sizes(remote.odb)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import dask.config
 from distributed import Client, LocalCluster, Security, SSHCluster
 from distributed.comm import connect
 
@@ -16,6 +17,7 @@ from pilotnet_sdnn.params import read_mapping
 from pilotnet_sdnn.team import sweep_worker
 
 CORES = 2  # of a run
+DASHBOARD = {"dashboard_address": "127.0.0.1:8787"}  # by default Dask's listens on all addresses
 PATIENCE = 20  # seconds until a scheduler must have answered
 
 logging.getLogger("distributed").setLevel(logging.CRITICAL)  # the driver says what matters
@@ -72,8 +74,9 @@ def over_ssh(hosts: list[str], jobs: int | None, python: str | None) -> Iterator
     """
     try:
         cluster = SSHCluster(
-            [hosts[0], *hosts], worker_options={"nthreads": 1, "n_workers": jobs or 1}, remote_python=python
-        )
+            [hosts[0], *hosts], scheduler_options=DASHBOARD,
+            worker_options={"nthreads": 1, "n_workers": jobs or 1}, remote_python=python,
+        )  # fmt: skip
     except Exception as error:  # of asyncssh, of Dask, or of the remote Python
         raise UserError(f"--hosts {','.join(hosts)}: {one_line(error)}") from None
     with cluster, Client(cluster, set_as_default=False) as client:
@@ -94,7 +97,9 @@ def on_slurm(runs: int, jobs: int | None, file: Path | None) -> Iterator[Client]
     """
     from dask_jobqueue import SLURMCluster
 
-    options = {"cores": CORES, "processes": 1, "memory": "4GB", **(read_mapping(file) if file else {})}
+    scheduler = {**DASHBOARD, **(dask.config.get("jobqueue.slurm.scheduler-options", None) or {})}
+    options = {"cores": CORES, "processes": 1, "memory": "4GB", "scheduler_options": scheduler}
+    options |= read_mapping(file) if file else {}
     try:
         cluster = SLURMCluster(**options)
         cluster.scale(jobs=min(jobs or runs, runs))

@@ -9,13 +9,20 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from pilotnet_sdnn.paths import EVALUATION_METRICS, OPERATIONS_METRICS
+from pilotnet_sdnn.paths import EVALUATION_METRICS, LOCK, OPERATIONS_METRICS
 from pilotnet_sdnn.progress import progress
-from pilotnet_sdnn.team.repository import try_git_bytes
+from pilotnet_sdnn.team.lock import locked_stages, mismatched_inputs
+from pilotnet_sdnn.team.repository import file_at
 from pilotnet_sdnn.team.sweep_plan import Run
 from pilotnet_sdnn.team.sweep_worker import Outcome
 
 NEWS = 30  # seconds between two lines about a run in a log
+
+
+class NoWorkers(NamedTuple):
+    """The cluster has no workers; the sweep waits for them."""
+
+    scheduler: str
 
 
 class Refused(NamedTuple):
@@ -53,12 +60,16 @@ class Ended(NamedTuple):
     outcome: Outcome
 
 
-Event = Refused | Started | Progress | Lost | Ended
+Event = NoWorkers | Refused | Started | Progress | Lost | Ended
 
 
 @contextmanager
-def displayed(total: int, finished: int) -> Iterator[Callable[[Event], None]]:
-    """Show what happens: on a terminal one line for each worker and one for all, in a log a line for each event."""
+def displayed(total: int, finished: int, advice: str) -> Iterator[Callable[[Event], None]]:
+    """Show what happens: on a terminal one line for each worker and one for all, in a log a line for each event.
+
+    Args:
+        advice: what to do when there are no workers.
+    """
     workers: dict[str, str] = {}  # run -> worker
     lines: dict[str, tqdm] = {}  # worker -> its line on a terminal
     told: dict[str, float] = {}
@@ -75,7 +86,12 @@ def displayed(total: int, finished: int) -> Iterator[Callable[[Event], None]]:
 
     def show(event: Event) -> None:
         match event:
+            case NoWorkers():
+                bar.set_description_str("sweep waits for workers")
+                say(f"no workers at {event.scheduler}, waiting for them: {advice}")
             case Started():
+                if bar.desc != "sweep":
+                    bar.set_description_str("sweep")
                 workers[event.run.name], told[event.run.name] = event.worker, time.monotonic()
                 if live:
                     line(event.worker, f"{event.run.name} on {_host(event.worker)}")
@@ -114,9 +130,10 @@ def _host(worker: str) -> str:
 
 def _result(run: Run) -> str:
     """The error and the operations of a finished run, as far as it measures them."""
+    if any(mismatched_inputs(locked_stages(file_at(run.reference, LOCK)))):
+        return ""  # a run of some stages: the metrics are still those of its baseline
     evaluation, operations = (
-        json.loads(try_git_bytes("show", f"{run.reference}:./{path.as_posix()}") or b"{}")
-        for path in (EVALUATION_METRICS, OPERATIONS_METRICS)
+        json.loads(file_at(run.reference, path) or "{}") for path in (EVALUATION_METRICS, OPERATIONS_METRICS)
     )
     found = [f"MSE {evaluation['mse']:.5f}"] if "mse" in evaluation else []
     return ", ".join(found + ([f"{operations['synops_sparsity']:.1f}x"] if "synops_sparsity" in operations else []))

@@ -26,16 +26,17 @@ from dvc.repo import Repo
 
 from pilotnet_sdnn.errors import MAX_LENGTH, UserError, one_line, printable, shortened, without_password
 from pilotnet_sdnn.paths import user_cache
+from pilotnet_sdnn.team.bundles import COMMITS, bundle_of, fetch_bundle
 from pilotnet_sdnn.team.processes import running_in
 from pilotnet_sdnn.team.repository import git
-from pilotnet_sdnn.team.sharing import FETCHED_REST
+from pilotnet_sdnn.team.sharing import EMPTY, FETCHED_REST
 from pilotnet_sdnn.team.sweep_checkpoints import Checkpoints
 from pilotnet_sdnn.team.sweep_plan import Run
 
-BUNDLED = "refs/sweep"  # the commits of a bundle
 LINE = 120  # characters of a line of progress
 KEPT = 1_000_000  # characters of a failed run's output
 SHARE = [sys.executable, "-m", "pilotnet_sdnn.commands.share"]
+PULL = [*SHARE, "pull"]
 STOPPING = 90  # seconds that the processes of a dead worker get to save their state
 
 
@@ -48,6 +49,11 @@ class Sweep(NamedTuple):
     packages: dict[str, str]  # name -> version
     here: str  # the root of the repository that the workers share with the driver; empty if they are elsewhere
     checkpoints: float = 0  # seconds between two transfers of unfinished trainings to the remote; 0: none
+
+    @property
+    def home(self) -> Path:
+        """Where a worker has its clones and the checkpoints, elsewhere also its cache."""
+        return Path(self.here) if self.here else user_cache() / "sweeps" / self.project
 
 
 class Outcome(NamedTuple):
@@ -76,8 +82,8 @@ def prepare(sweep: Sweep, bundle: bytes, baseline: str) -> str:
     """Make a worker ready for the runs of a sweep: packages, code, data and earlier runs.
 
     Args:
-        baseline: one of the commits.
         bundle: the commits that the runs start from; empty for workers on the driver's machine.
+        baseline: one of the commits.
 
     Returns:
         Why it cannot run any; empty if it can.
@@ -96,30 +102,41 @@ def prepare(sweep: Sweep, bundle: bytes, baseline: str) -> str:
     try:
         _unbundle(sweep, bundle)
         with _clone(sweep, baseline, baseline) as root:
-            pulled = subprocess.run([*SHARE, "pull"], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            pulled = subprocess.run(PULL, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             text = without_password(pulled.stdout.decode(errors="replace"))
-            return _reason(text, pulled.returncode) if pulled.returncode and FETCHED_REST not in text else ""
+            usable = not pulled.returncode or FETCHED_REST in text or EMPTY in text
+            return "" if usable else error_line(text, pulled.returncode)
     except (UserError, OSError, DvcException) as error:
         return without_password(one_line(error))
 
 
-def run_experiment(sweep: Sweep, run: Run, tell: Callable[[str], object], stopped: Callable[[], bool]) -> Outcome:
+def run_experiment(
+    sweep: Sweep,
+    run: Run,
+    first: list[str],
+    tell: Callable[[str], object],
+    first_computed: Callable[[], object],
+    stopped: Callable[[], bool],
+) -> Outcome:
     """Run one experiment in a new clone.
 
     Args:
+        first: addresses of stages that other runs wait for.
         tell: is told the progress, about once a second.
+        first_computed: is called as soon as the other runs can have those stages.
         stopped: whether to give the run up.
 
     Raises:
         StoppedError: it was given up; its processes have ended.
     """
-    steps = [[sys.executable, "-m", "dvc", "exp", "run", "-n", run.name, *_set_params(run)]]
-    if not sweep.here:
-        steps = [[*SHARE, "pull"], *steps, [*SHARE, "push"]]
+    dvc_run = [sys.executable, "-m", "dvc", "exp", "run", *run.arguments, "-n"]
+    push = [] if sweep.here else [[*SHARE, "push"]]
+    steps = [] if sweep.here else [PULL]
+    if first:
+        steps += [[*dvc_run, f"{run.name}-first", *first], *push]
     try:
         with _clone(sweep, run.baseline, run.source) as root:
-            output = root / ".dvc/tmp/sweep.log"
-            checkpoints = Checkpoints(root, _home(sweep), sweep.checkpoints)
+            checkpoints = Checkpoints(root, sweep.home, sweep.checkpoints)
             checkpoints.fetch()
 
             def wanted(line: str) -> bool:
@@ -127,29 +144,42 @@ def run_experiment(sweep: Sweep, run: Run, tell: Callable[[str], object], stoppe
                 checkpoints.send()
                 return not stopped()
 
-            for step in steps:
-                code = _watched(step, root, output, wanted)
-                if code and step[-1] != "pull":  # what a pull could not fetch is computed
-                    text = without_password(output.read_text(errors="replace"))
-                    return Outcome(problem=_reason(text, code), output=text[-KEPT:])
+            if failure := _failure(steps, root, wanted):
+                return failure
+            first_computed()
+            if failure := _failure([[*dvc_run, run.name, *run.targets], *push], root, wanted):
+                return failure
             checkpoints.send(finished=True)
-            revisions = [run.reference, f"^{run.baseline}"]
-            return Outcome(_piped(root, ["bundle", "create", "-q", "-", "--stdin"], revisions))
+            return Outcome(bundle_of([run.reference, f"^{run.baseline}"], root))
     except (UserError, OSError, DvcException) as error:
         return Outcome(problem=without_password(one_line(error)))
 
 
-def _home(sweep: Sweep) -> Path:
-    return Path(sweep.here) if sweep.here else user_cache() / "sweeps" / sweep.project
+def _failure(steps: list[list[str]], root: Path, wanted: Callable[[str], bool]) -> Outcome | None:
+    """Run commands until one fails; what a pull could not fetch is computed."""
+    output = root / ".dvc/tmp/sweep.log"
+    for step in steps:
+        code = _watched(step, root, output, wanted)
+        if code and step != PULL:
+            text = without_password(output.read_text(errors="replace"))
+            return Outcome(problem=error_line(text, code), output=text[-KEPT:])
+    return None
+
+
+def error_line(text: str, code: int) -> str:
+    """The line that says why a command failed: its own, or that of a stage, if there is one, else the last."""
+    lines = [line for line in text.replace("\r", "\n").split("\n") if line.strip()]
+    own = [line for line in lines if line.startswith("error: ")]
+    return _shown((own or lines or [f"exit code {code}"])[-1].removeprefix("error: "), MAX_LENGTH)
 
 
 def _unbundle(sweep: Sweep, bundle: bytes) -> None:
-    home = _home(sweep)
+    home = sweep.home
     home.mkdir(parents=True, exist_ok=True)
     with _locked(home):
         if not (home / "git").exists():
             git("init", "-q", "--bare", "git", root=home)
-        fetch_bundle(bundle, f"+{BUNDLED}/*:{BUNDLED}/*", home / "git")
+        fetch_bundle(bundle, f"+{COMMITS}/*:{COMMITS}/*", home / "git")
 
 
 @contextmanager
@@ -167,7 +197,7 @@ def _clone(sweep: Sweep, baseline: str, source: str) -> Iterator[Path]:
     Returns:
         The root of its DVC repository.
     """
-    home = _home(sweep)
+    home = sweep.home
     folder = home / ".dvc/tmp/exps"  # from there, training finds the checkpoints of `home`
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
@@ -190,10 +220,6 @@ def _clone(sweep: Sweep, baseline: str, source: str) -> Iterator[Path]:
         yield root
     finally:
         shutil.rmtree(clone, ignore_errors=True)
-
-
-def _set_params(run: Run) -> list[str]:
-    return [word for override in run.overrides for word in ("-S", override)]
 
 
 def _watched(command: list[str], root: Path, output: Path, wanted: Callable[[str], bool]) -> int:
@@ -231,13 +257,6 @@ def _last_line(output: Path) -> str:
     return _shown(next((line for line in reversed(lines) if line.strip()), ""), LINE)
 
 
-def _reason(text: str, code: int) -> str:
-    """The line that says why a run failed: the stage's own, if there is one, else the last."""
-    lines = [line for line in text.replace("\r", "\n").split("\n") if line.strip()]
-    own = [line for line in lines if line.startswith("error: ")]
-    return _shown((own or lines or [f"exit code {code}"])[-1].removeprefix("error: "), MAX_LENGTH)
-
-
 def _shown(line: str, length: int) -> str:
     return shortened(printable(" ".join(line.split())), length)
 
@@ -252,35 +271,3 @@ def _clear(folder: Path) -> None:
         for process in alive:
             process.kill()
         shutil.rmtree(clone, ignore_errors=True)
-
-
-def fetch_bundle(bundle: bytes, refs: str, root: Path) -> None:
-    """Fetch references from a git bundle into the repository at `root`.
-
-    Raises:
-        UserError: git refuses it.
-    """
-    with tempfile.NamedTemporaryFile(suffix=".bundle") as file:
-        file.write(bundle)
-        file.flush()
-        git("fetch", "-q", file.name, refs, root=root)
-
-
-def bundled(root: Path, commits: list[str]) -> bytes:
-    """The commits, with their history, as a git bundle."""
-    names = {f"{BUNDLED}/{commit}": commit for commit in commits}
-    try:
-        _update_refs(root, [f"update {name} {commit}" for name, commit in names.items()])
-        return _piped(root, ["bundle", "create", "-q", "-", "--stdin"], list(names))
-    finally:
-        _update_refs(root, [f"delete {name}" for name in names])
-
-
-def _update_refs(root: Path, lines: list[str]) -> None:
-    _piped(root, ["update-ref", "--stdin"], lines)
-
-
-def _piped(root: Path, command: list[str], lines: list[str]) -> bytes:
-    text = "".join(f"{line}\n" for line in lines).encode()
-    top = git("rev-parse", "--show-toplevel", root=root)  # in a subfolder, `git bundle` takes - for a file
-    return subprocess.run(["git", *command], cwd=top, input=text, capture_output=True, check=True).stdout

@@ -14,7 +14,7 @@ from dvc.utils.hydra import apply_overrides
 from pilotnet_sdnn.errors import UserError, one_line, shown
 from pilotnet_sdnn.params import parse_mapping
 from pilotnet_sdnn.paths import LOCK, PARAMS
-from pilotnet_sdnn.team.repository import nul_separated, try_git, try_git_bytes
+from pilotnet_sdnn.team.repository import commit_id, nul_separated, try_git, try_git_bytes
 
 RESULTS = (str(LOCK), "metrics", "plots")
 REPRO_DATA = ".dvc/tmp/repro.dat"
@@ -27,10 +27,7 @@ def experiment_changes(root: Path, killed: list[str]) -> Iterator[tuple[str, lis
     Args:
         killed: the dvc commands that were killed, as far as dvc's locks name them.
     """
-    stash, base, head, experiment = (
-        try_git("rev-parse", "-q", "--verify", name, root=root)
-        for name in ("stash@{0}", "stash@{0}^", "HEAD", EXEC_MERGE)
-    )
+    stash, base, head, experiment = (commit_id(name, root) for name in ("stash@{0}", "stash@{0}^", "HEAD", EXEC_MERGE))
     if present(root, str(PARAMS)):
         yield params_change(root, killed)
     if results := present(root, *RESULTS):
@@ -54,8 +51,8 @@ def only_in_experiment(root: Path) -> tuple[str, list[list[str]]]:
     """The user's changes that dvc had put aside for a killed experiment and not yet put back, and how to keep them."""
     differing = nul_separated(try_git("diff", "-z", "--name-only", "--relative", "HEAD", EXEC_MERGE, "--", root=root))
     names = [name for name in differing if name not in (str(PARAMS), REPRO_DATA) and not changed(root, name)]
-    commit = try_git("rev-parse", "-q", "--verify", EXEC_MERGE, root=root)
-    if not names or commit == try_git("rev-parse", "-q", "--verify", "stash@{0}", root=root):
+    commit = commit_id(EXEC_MERGE, root)
+    if not names or commit == commit_id("stash@{0}", root):
         return "", []
     return (
         f". It alone has your changes of {', '.join(names)}: git's stash gets them, `git stash pop` brings them back, "
