@@ -138,6 +138,7 @@ class Params:
     energy_add_pj: float = _not_negative()
     kernels: str = _one_of("auto", "native", "torch")
     threads: int = _integer(1, 1024)
+    processes: int = _integer(1, 1024)
 
 
 NAMELESS = "drive with labels sha256:"  # and the beginning of the checksum: the name of a drive whose zip has none
@@ -188,6 +189,11 @@ def load_params(path: Path = PARAMS) -> Params:
             raise UserError(f"{path}: {name}: expected {expected}, found {shown(values[name])}")
     if values["pretrained_share"] and not values["pretrain_epochs"]:
         raise UserError(f"{path}: pretrained_share: expected 0, because pretrain_epochs is 0: nothing is pretrained")
+    if values["processes"] > values["batch"]:
+        raise UserError(
+            f"{path}: processes: expected at most {values['batch']}, the sequences of a batch, found "
+            f"{values['processes']}; a larger `batch` gives more of them work"
+        )
     return Params(**values)
 
 
