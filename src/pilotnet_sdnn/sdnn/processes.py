@@ -7,51 +7,52 @@ Process 0 writes, prints and shows progress.
 
 import logging
 import os
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std, start_processes
-from torch.distributed.elastic.multiprocessing.api import RunProcsResult
+from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, start_processes
 
-from pilotnet_sdnn.errors import UserError, one_line
+from pilotnet_sdnn.errors import UserError, exit_on_error, one_line
 from pilotnet_sdnn.interrupts import interrupts_handled
 
 PATIENCE = timedelta(minutes=10)  # with a process that does not appear or answer
-POLL_SECONDS = 0.5  # so long processes that fail together may take to say so
+GRACE = 20  # seconds for the other processes to end by themselves, and for process 0 to save, once one has ended
+LOSS_SECONDS = 1  # between the end of a process and that of those that miss it, so that its reason is the one told
 STORE = "SDNN_PROCESSES_STORE"  # where the processes of one machine meet: a file, so that nothing listens
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 Content = TypeVar("Content")
 
 
-def started(processes: int, module: str) -> bool:
-    """Start so many processes of a stage and wait for them, or be one of them.
+def started(processes: int, main: Callable[[], None]) -> bool:
+    """Run a stage in so many processes and wait for them, or be one of them.
 
     Args:
         processes: the parameter; 1 starts none.
-        module: the stage, which calls this before it uses a device.
+        main: the stage, which calls this before it uses a device.
 
     Returns:
         Whether they have done the stage's work. If not, it is for this process to do.
 
     Raises:
-        UserError: one of them failed and process 0 could not say why.
+        UserError: one of them was killed.
+        SystemExit: one of them failed; with its message.
     """
     if "WORLD_SIZE" in os.environ:
         _join(processes)
         return False
     if processes > 1:
-        _start(processes, module)
+        _start(processes, main)
     return processes > 1
 
 
@@ -61,7 +62,7 @@ def rank() -> int:
 
 
 def part() -> slice:
-    """Which sequences of a batch, which stretches of road and which lanes this process has."""
+    """The sequences of a batch, the lanes and the stretches of road that this process has: every n-th, of n processes."""
     return slice(rank(), None, dist.get_world_size()) if dist.is_initialized() else slice(None)
 
 
@@ -130,23 +131,13 @@ def joined(own: Content) -> list[Content]:
     return all_of_them
 
 
-def abandoned() -> bool:
-    """Whether the process that started this one, and would end it, is gone."""
-    return dist.is_initialized() and os.getppid() != _starter
-
-
-_starter = os.getppid()
-
-
 @contextmanager
 def _contact() -> Iterator[None]:
-    """Wait to be ended where another process failed: whoever started both ends all. On other machines, say so."""
+    """Report the loss of another process, a little later than whoever started both sees its end."""
     try:
         yield
     except RuntimeError as error:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        time.sleep(4 * POLL_SECONDS)
+        time.sleep(LOSS_SECONDS)
         raise UserError(
             f"process {rank()} of the training lost another one ({one_line(error)}); the same command resumes from "
             "the last checkpoint"
@@ -179,54 +170,54 @@ def _join(processes: int) -> None:
         logging.disable(logging.WARNING)
 
 
-def _start(processes: int, module: str) -> None:
-    """Run the stage in processes of this machine.
-
-    Process 0 has the terminal. What others say is shown only where process 0 cannot know it.
-    """
-    logging.disable()  # torch tells what it does
+def _start(processes: int, main: Callable[[], None]) -> None:
+    """Run `main` in processes of this machine. Forks have all imports done, and none has used a device yet."""
+    logging.getLogger("torch.multiprocessing").setLevel(logging.ERROR)  # our line says it
+    method = "fork" if sys.platform == "linux" else "spawn"
     with tempfile.TemporaryDirectory(prefix="sdnn-processes-") as folder:
-        common = {
-            "WORLD_SIZE": str(processes),
-            STORE: f"file://{folder}/store",
-            "GLOO_SOCKET_IFNAME": LOOPBACK,
-            "NCCL_SOCKET_IFNAME": LOOPBACK,
-        }
-        numbers = range(processes)
-        context = start_processes(
-            "train",
-            sys.executable,
-            args=dict.fromkeys(numbers, ("-m", module)),
-            envs={number: {**common, "RANK": str(number), "LOCAL_RANK": str(number)} for number in numbers},
-            logs_specs=DefaultLogsSpecs(folder, redirects=dict.fromkeys(numbers[1:], Std.ALL)),
-        )
-        stopped = ""
-        try:
-            result = context.wait(period=POLL_SECONDS)
-        except SignalException as signalled:
-            stopped = signalled.sigval.name
-            with interrupts_handled(lambda *_: None):  # once is enough
-                context.close(signalled.sigval)
-            result = context.wait(0)
-        finally:
-            context.close()
-        if result and result.is_failed():
-            _report(result, stopped)
+        arguments = (processes, Path(folder), main)
+        context = start_processes(_run, arguments, processes, join=False, start_method=method)
+        with interrupts_handled(_Forward(context)):
+            try:
+                while not context.join(grace_period=GRACE):
+                    pass
+            except ProcessExitedException as end:
+                _report(end, Path(folder))
 
 
-def _report(result: RunProcsResult, stopped: str) -> None:
-    """End the stage, in one line unless process 0 has printed it."""
-    said = 0 in result.failures and result.failures[0].exitcode > 0
-    if said:
+class _Forward:
+    """Passes the first of the two signals on: each process then stops after its step, and process 0 saves."""
+
+    def __init__(self, context: ProcessContext) -> None:
+        self.processes = list(context.processes)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        while self.processes:
+            process = self.processes.pop()
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+
+def _run(number: int, processes: int, folder: Path, main: Callable[[], None]) -> None:
+    """Be one of the processes. Instead of printing an error, leave it to the process that started this one."""
+    os.setsid()  # Ctrl-C reaches that process alone, which passes it on
+    interface = dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), LOOPBACK)
+    ranks = {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(processes)}
+    os.environ.update({**interface, **ranks, STORE: f"file://{folder}/store"})
+    try:
+        with exit_on_error():
+            main()
+    except SystemExit as end:
+        (folder / f"{number}.error").write_text(str(end.code))
         sys.exit(1)
-    if stopped:
-        raise KeyboardInterrupt(f"stopped by {stopped}")
-    number, failure = next(iter(result.failures.items()))  # the first
-    if failure.exitcode < 0:
-        raise UserError(
-            f"process {number} of the training was ended by {failure.signal_name()}, so the other ones were, too; the "
-            "same command resumes from the last checkpoint"
-        )
-    lines = Path(result.stderrs[number]).read_text(errors="replace").split("\n")
-    last = next((line for line in reversed(lines) if line.strip()), "it did not say why")
-    raise UserError(f"process {number} of the training failed: {last.removeprefix('error: ')}")
+
+
+def _report(end: ProcessExitedException, folder: Path) -> None:
+    """End the stage with the message of the process that ended first, or with the signal that killed it."""
+    message = folder / f"{end.error_index}.error"
+    if message.exists():
+        sys.exit(message.read_text())
+    raise UserError(
+        f"process {end.error_index} of the training was ended by {end.signal_name or f'exit code {end.exit_code}'}, so "
+        "the other ones were, too; the same command resumes from the last checkpoint"
+    )

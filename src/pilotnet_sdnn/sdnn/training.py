@@ -182,12 +182,12 @@ class StateSaver:
             KeyboardInterrupt: the run was asked to stop; its state is saved.
         """
         due = time.monotonic() - self.saved_at > self.seconds
-        stop, due = processes.anywhere(bool(self.stop) or processes.abandoned(), due)
+        stop, due = processes.anywhere(bool(self.stop), due)
         if stop or due:
             self.save()
         if stop:
-            by = self.stop.name or "another process"
-            raise KeyboardInterrupt(f"stopped by {by}; the same command resumes from {self.path}")
+            by = f" by {self.stop.name}" if self.stop else ""
+            raise KeyboardInterrupt(f"stopped{by}; the same command resumes from {self.path}")
 
 
 def train_epoch(

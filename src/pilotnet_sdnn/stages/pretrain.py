@@ -27,7 +27,7 @@ def main() -> None:
         write_tensors(PRETRAINED, {})
         print("pretrain_epochs: 0, so training starts from random weights")
         return
-    if started(params.processes, __spec__.name):
+    if started(params.processes, main):
         return
     device = seeded_device(params.seed, params.threads)
 

@@ -27,7 +27,7 @@ LOG_COLUMNS = ("epoch", "lr", "train_mse", "test_mse", "train_events", "test_eve
 
 def main() -> None:
     params = load_params()
-    if started(params.processes, __spec__.name):
+    if started(params.processes, main):
         return
     device = seeded_device(params.seed, params.threads)
 
