@@ -62,7 +62,7 @@ def rank() -> int:
 
 
 def part() -> slice:
-    """The sequences of a batch, the lanes and the stretches of road that this process has: every n-th, of n processes."""
+    """The sequences of a batch, lanes and stretches of road that this process has: every n-th, of n processes."""
     return slice(rank(), None, dist.get_world_size()) if dist.is_initialized() else slice(None)
 
 
