@@ -13,7 +13,7 @@ import torch
 from pilotnet_sdnn.sdnn import processes
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["pilotnet_sdnn.sdnn.training"])  # imports torch and lava once for all processes
+CONTEXT.set_forkserver_preload(["pilotnet_sdnn.sdnn.training", "torch._dynamo"])  # slow imports, once for all
 
 
 def in_processes(
