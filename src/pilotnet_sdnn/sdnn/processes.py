@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, start_processes
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from pilotnet_sdnn.errors import UserError, exit_on_error, one_line
 from pilotnet_sdnn.interrupts import interrupts_handled
@@ -171,31 +171,26 @@ def _join(processes: int) -> None:
 
 
 def _start(processes: int, main: Callable[[], None]) -> None:
-    """Run `main` in processes of this machine. Forks have all imports done, and none has used a device yet."""
+    """Run `main` in processes of this machine. Forks have all imports done, but cannot use GPUs."""
     logging.getLogger("torch.multiprocessing").setLevel(logging.ERROR)  # our line says it
-    method = "fork" if sys.platform == "linux" else "spawn"
+    method = "fork" if sys.platform == "linux" and not torch.cuda.is_available() else "spawn"
     with tempfile.TemporaryDirectory(prefix="sdnn-processes-") as folder:
         arguments = (processes, Path(folder), main)
         context = start_processes(_run, arguments, processes, join=False, start_method=method)
-        with interrupts_handled(_Forward(context)):
+        to_tell = list(context.processes)
+
+        def pass_on_once(number: int, frame: FrameType | None) -> None:
+            while to_tell:
+                process = to_tell.pop()
+                if process.is_alive():
+                    os.kill(process.pid, number)
+
+        with interrupts_handled(pass_on_once):
             try:
                 while not context.join(grace_period=GRACE):
                     pass
             except ProcessExitedException as end:
                 _report(end, Path(folder))
-
-
-class _Forward:
-    """Passes the first of the two signals on: each process then stops after its step, and process 0 saves."""
-
-    def __init__(self, context: ProcessContext) -> None:
-        self.processes = list(context.processes)
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        while self.processes:
-            process = self.processes.pop()
-            if process.is_alive():
-                os.kill(process.pid, number)
 
 
 def _run(number: int, processes: int, folder: Path, main: Callable[[], None]) -> None:
