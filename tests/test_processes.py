@@ -28,7 +28,7 @@ from pilotnet_sdnn.sdnn.losses import event_rate_loss
 from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, normalise
 from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
 from pilotnet_sdnn.sdnn.statistics import Statistics
-from pilotnet_sdnn.sdnn.training import Training, train_epoch
+from pilotnet_sdnn.sdnn.training import StateSaver, Training, train_epoch
 from pilotnet_sdnn.stages import train
 
 TRAIN = (sys.executable, "-m", "pilotnet_sdnn.stages.train")
@@ -326,18 +326,27 @@ def test_a_node_with_other_parameters_is_refused(clone, tmp_path):
     assert "error: process 1 of the training has other code, data, packages or parameters than process 0" in printed
 
 
+class EnoughError(Exception):
+    """A training has taken the steps that a test looks at."""
+
+
 def first_losses(steps: int) -> list[float]:
-    """The loss of each step of stage train, which stops after so many."""
+    """The squared error of each step of stage train, which stops after so many."""
     losses: list[float] = []
+    before = Statistics()
 
-    def record(self: Statistics, mse: float, *_: int) -> None:
-        losses.append(mse)
+    def after_step(self: StateSaver) -> None:
+        nonlocal before
+        now = replace(self.training.statistics)
+        start = before if self.training.step > 1 else Statistics()  # of an epoch
+        losses.append((now.squared_error - start.squared_error) / (now.frames - start.frames))
+        before = now
         if len(losses) == steps:
-            raise StopIteration
+            raise EnoughError
 
-    Statistics.add_frames = record  # type: ignore[method-assign]
+    StateSaver.after_step = after_step  # type: ignore[method-assign]
     train.started = lambda *_: False  # type: ignore[attr-defined]
-    with contextlib.suppress(StopIteration):
+    with contextlib.suppress(EnoughError):
         train.main()
     return losses
 
