@@ -293,18 +293,17 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
+def start_two_nodes(clones: list[Clone]) -> list[subprocess.Popen]:
+    """Two torchruns with a process each, in two clones."""
+    meeting = ("--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", free_port())
+    return [clone.start("torchrun", *meeting, "--node-rank", str(n), *TRAIN[1:]) for n, clone in enumerate(clones)]
+
+
 def on_two_nodes(clones: list[Clone]) -> list[tuple[int, str]]:
     """Exit codes and what is printed by two torchruns with a process each, in two clones."""
-    meeting = ("--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", free_port())
-    nodes = [clone.start("torchrun", *meeting, "--node-rank", str(n), *TRAIN[1:]) for n, clone in enumerate(clones)]
+    nodes = start_two_nodes(clones)
     printed = [node.communicate()[0] for node in nodes]
     return [(node.returncode, said) for node, said in zip(nodes, printed, strict=True)]
-
-
-def test_torchrun_trains_to_the_bits_of_the_parameter(clone, undisturbed):
-    start_as(undisturbed, clone)
-    clone.run("torchrun", "--standalone", "--nproc-per-node", "2", *TRAIN[1:])
-    assert outputs(clone) == outputs(undisturbed)
 
 
 @pytest.mark.slow
@@ -324,6 +323,20 @@ def test_a_node_with_other_parameters_is_refused(clone, tmp_path):
     (_, _), (code, printed) = on_two_nodes(nodes)
     assert code == 1
     assert "error: process 1 of the training has other code, data, packages or parameters than process 0" in printed
+
+
+@pytest.mark.slow
+def test_the_loss_of_a_node_ends_the_other_one_in_one_line_of_ours(clone, tmp_path):
+    clone.set(epochs=5000)
+    first, second = start_two_nodes([clone, clone.copy(tmp_path / "other")])
+    wait_for(first, "epoch   1")
+    for process in [*psutil.Process(second.pid).children(), second]:
+        process.kill()
+    printed, _ = first.communicate(timeout=30)
+    second.communicate()
+    assert first.returncode == 1
+    (line,) = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: process 0 of the training lost another one (") and line.endswith("last checkpoint")
 
 
 class EnoughError(Exception):

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-from pilotnet_sdnn.errors import UserError, exit_on_error, one_line
+from pilotnet_sdnn.errors import PROBLEM_LENGTH, UserError, exit_on_error, one_line, shortened
 from pilotnet_sdnn.interrupts import interrupts_handled
 
 PATIENCE = timedelta(minutes=10)  # with a process that does not appear or answer
@@ -139,9 +139,13 @@ def _contact() -> Iterator[None]:
     except RuntimeError as error:
         time.sleep(LOSS_SECONDS)
         raise UserError(
-            f"process {rank()} of the training lost another one ({one_line(error)}); the same command resumes from "
+            f"process {rank()} of the training lost another one ({_short(error)}); the same command resumes from "
             "the last checkpoint"
         ) from None
+
+
+def _short(error: Exception) -> str:
+    return shortened(one_line(error), PROBLEM_LENGTH)
 
 
 def _join(processes: int) -> None:
@@ -163,7 +167,7 @@ def _join(processes: int) -> None:
         dist.init_process_group(backend, meeting, rank=number, world_size=size, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            f"process {number} of the training did not find all {size} within {PATIENCE.seconds} s: {one_line(error)}"
+            f"process {number} of the training did not find all {size} within {PATIENCE.seconds} s: {_short(error)}"
         ) from None
     if number:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
