@@ -287,6 +287,12 @@ def test_an_error_of_all_processes_is_one_line(clone):
     assert line.startswith("error: models/pretrained.pt is not in this clone")
 
 
+def test_torchrun_trains_to_the_bits_of_the_parameter(clone, undisturbed):
+    start_as(undisturbed, clone)
+    clone.run("torchrun", "--standalone", "--nproc-per-node", "2", *TRAIN[1:])
+    assert outputs(clone) == outputs(undisturbed)
+
+
 def free_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

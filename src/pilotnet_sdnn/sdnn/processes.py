@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing import active_children
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -95,7 +96,11 @@ def _summed(parts: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Each process has the gradients of the losses of all, which are one loss, with respect to its own sequences."""
+    """Replace each gradient by its mean over the processes.
+
+    All n processes compute the same loss, and `totals` hand on the gradients of all of them. So what a process has is
+    the gradient of n times the loss, through its own sequences.
+    """
     if not dist.is_initialized():
         return
     learned = [parameter for parameter in parameters if parameter.grad is not None]
@@ -178,23 +183,19 @@ def _start(processes: int, main: Callable[[], None]) -> None:
     """Run `main` in processes of this machine. Forks have all imports done, but cannot use GPUs."""
     logging.getLogger("torch.multiprocessing").setLevel(logging.ERROR)  # our line says it
     method = "fork" if sys.platform == "linux" and not torch.cuda.is_available() else "spawn"
-    with tempfile.TemporaryDirectory(prefix="sdnn-processes-") as folder:
-        arguments = (processes, Path(folder), main)
-        context = start_processes(_run, arguments, processes, join=False, start_method=method)
-        to_tell = list(context.processes)
 
-        def pass_on_once(number: int, frame: FrameType | None) -> None:
-            while to_tell:
-                process = to_tell.pop()
-                if process.is_alive():
-                    os.kill(process.pid, number)
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for process in active_children():
+            os.kill(int(process.pid), number)  # type: ignore[arg-type]
 
-        with interrupts_handled(pass_on_once):
-            try:
-                while not context.join(grace_period=GRACE):
-                    pass
-            except ProcessExitedException as end:
-                _report(end, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="sdnn-processes-") as name, interrupts_handled(pass_on):
+        folder = Path(name)
+        context = start_processes(_run, (processes, folder, main), processes, join=False, start_method=method)
+        try:
+            while not context.join(grace_period=GRACE):
+                pass
+        except ProcessExitedException as end:
+            _report(end, folder)
 
 
 def _run(number: int, processes: int, folder: Path, main: Callable[[], None]) -> None:

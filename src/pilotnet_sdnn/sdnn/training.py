@@ -65,7 +65,7 @@ class Training:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all(),
+            "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
             "statistics": asdict(self.statistics),
             "lanes": kernels.all_lanes(self.lanes),
             **{name: getattr(self, name) for name in ("epoch", "step", "gradients", "log", "kept_mse", "kept_weights")},
@@ -76,7 +76,8 @@ class Training:
         self.network.load_state_dict(state.pop("network"))
         self.optimizer.load_state_dict(state.pop("optimizer"))
         torch.set_rng_state(state.pop("random"))
-        torch.cuda.set_rng_state_all(state.pop("random_cuda"))
+        if (random_cuda := state.pop("random_cuda")) is not None:
+            torch.cuda.set_rng_state(random_cuda)
         self.statistics = Statistics(**state.pop("statistics"))
         self.lanes = kernels.own_lanes(state.pop("lanes"))
         for name, value in state.items():
