@@ -11,6 +11,7 @@ SMALL = {
     "fixed_point": (),
     "inference": ("--rounds", "1", "--frames", "40", "--netx", "3"),
     "loader": ("--frames", "3000", "--rounds", "1", "--threads", "1"),
+    "processes": ("--rounds", "1"),
     "resize": ("--drive", "synthetic", "--frames", "300", "--rounds", "1"),
     "road": (),
     "sweep_queue": ("--runs", "4"),

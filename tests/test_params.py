@@ -140,3 +140,8 @@ def test_name_of_a_source_with_any_character(tmp_path, name):
     path.write_text(DEFAULTS)
     apply_overrides(path, shlex.split(f"""'source="{escaped}"'"""))
     assert load_params(path).source == name
+
+
+def test_more_processes_than_sequences_in_a_batch_are_refused(tmp_path):
+    with pytest.raises(UserError, match="processes: expected at most 2, the sequences of a batch, found 3"):
+        load_params(edited(tmp_path, "processes", "3"))

@@ -138,6 +138,7 @@ class Params:
     energy_add_pj: float = _not_negative()
     kernels: str = _one_of("auto", "native", "torch")
     threads: int = _integer(1, 1024)
+    processes: int = _integer(1, 1024)
 
 
 def drive_name(params: Mapping[str, Any]) -> str:
@@ -183,6 +184,11 @@ def load_params(path: Path = PARAMS) -> Params:
             raise UserError(f"{path}: missing parameter {name!r}; add it as {expected}")
         if not parameter.metadata["allows"](values[name]):
             raise UserError(f"{path}: {name}: expected {expected}, found {shown(values[name])}")
+    if values["processes"] > values["batch"]:
+        raise UserError(
+            f"{path}: processes: expected at most {values['batch']}, the sequences of a batch, found "
+            f"{values['processes']}; a larger `batch` gives more of them work"
+        )
     return Params(**values)
 
 

@@ -6,7 +6,7 @@ sequences, a stream, then it jumps elsewhere. So the network sees long streams, 
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -25,11 +25,12 @@ Change = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.nda
 
 
 class Batch(NamedTuple):
-    """n sequences of T frames, on the device that trains."""
+    """n sequences of T frames, on the device that trains; other processes may have the rest of the batch."""
 
     frames: Tensor  # (n, T, 33, 100, 3) uint8
     angles: Tensor  # (n, T) float32 radians
     continues: Tensor  # (n,) bool: it follows the sequence in the same place of the batch before
+    sequences: int  # of the whole batch
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Batches:
     change: Change | None = None  # maps frames, angles and stream numbers of a batch to frames and angles
     streams: np.ndarray | None = None  # number of each sequence's stream, in this order; None: each is one of its own
     done: int = 0  # batches to leave out
+    part: slice = field(default_factory=lambda: slice(None))  # of each batch: the sequences to load
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.size) - self.done
@@ -67,10 +69,13 @@ class Batches:
             streams = self.streams[start : start + self.size]
             if start:
                 continues = streams == self.streams[start - self.size : start][: len(streams)]
+        sequences = len(numbers)
+        numbers, streams, continues = numbers[self.part], streams[self.part], continues[self.part]
         frames, labels = self.videos[numbers], self.angles[numbers]
         if self.change is not None:
             frames, labels = self.change(frames, labels, streams)
-        return Batch(*(torch.from_numpy(values).to(self.device) for values in (frames, labels, continues)))
+        tensors = [torch.from_numpy(values).to(self.device) for values in (frames, labels, continues)]
+        return Batch._make([*tensors, sequences])
 
 
 def batches(videos: Sequences | np.ndarray, angles: np.ndarray, size: int, device: torch.device) -> Batches:

@@ -24,6 +24,7 @@ from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.params import read_mapping
 from pilotnet_sdnn.paths import CHECKPOINTS, ENVIRONMENT, LOCK, PIPELINE, repository
 from pilotnet_sdnn.sdnn.network import tensor_bytes, write_tensors
+from pilotnet_sdnn.sdnn.processes import rank
 
 FINISHED_STATES = 8  # kept, the newest ones; about 7 MB each
 
@@ -81,11 +82,14 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def only_trainer(path: Path) -> Iterator[Path]:
-    """Hold the run whose checkpoint is at `path`, until its outputs are written.
+    """Hold the run whose checkpoint is at `path`, until its outputs are written; process 0 does so for all.
 
     Raises:
         UserError: another process trains it, perhaps one that outlived its `dvc`.
     """
+    if rank():
+        yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     lock_path = path.with_suffix(".lock")
     try:

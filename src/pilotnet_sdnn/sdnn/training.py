@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,51 +16,15 @@ from pilotnet_sdnn.dataset.road import CHUNK, Dataset
 from pilotnet_sdnn.errors import UserError
 from pilotnet_sdnn.interrupts import StopRequest, stop_on_request
 from pilotnet_sdnn.progress import progress
-from pilotnet_sdnn.sdnn import kernels
+from pilotnet_sdnn.sdnn import kernels, processes
 from pilotnet_sdnn.sdnn.checkpoint import load_checkpoint, save_checkpoint
 from pilotnet_sdnn.sdnn.lava import slayer
 from pilotnet_sdnn.sdnn.losses import no_penalty
 from pilotnet_sdnn.sdnn.network import Network, NetworkOutput
+from pilotnet_sdnn.sdnn.statistics import Statistics
 
 Forward = Callable[[Batch], NetworkOutput]
 Penalty = Callable[[Tensor], Tensor]
-
-
-@dataclass
-class Statistics:
-    """Sums over the batches of an epoch; every frame has the same weight, also in a short last batch."""
-
-    squared_error: float = 0.0
-    frames: int = 0
-    events: int = 0  # of all layers
-    event_frames: int = 0  # in which they were counted
-
-    def add(self, mse: float, output: NetworkOutput) -> None:
-        """Add a batch of sequences; events in the first frame of a sequence do not count."""
-        count, length = output.angles.shape
-        self.add_frames(mse, count * length, int(output.events.sum()), count * (length - 1))
-
-    def add_frames(self, mse: float, frames: int, events: int, event_frames: int) -> None:
-        """Add frames."""
-        self.squared_error += mse * frames
-        self.frames += frames
-        self.events += events
-        self.event_frames += event_frames
-
-    @property
-    def mse(self) -> float:
-        """Mean squared error, sq. radians."""
-        return self.squared_error / self.frames
-
-    @property
-    def events_per_frame(self) -> float:
-        """Events of all layers per frame."""
-        return self.events / self.event_frames if self.event_frames else 0.0
-
-    def figures(self) -> dict[str, str]:
-        """What the progress bar shows; the ANN baseline sends no events."""
-        figures = {"mse": f"{self.mse:.5f}"}
-        return {**figures, "events": f"{self.events_per_frame:.0f}"} if self.events else figures
 
 
 @dataclass
@@ -73,7 +37,7 @@ class Training:
     step: int = 0  # steps done in this epoch
     statistics: Statistics = field(default_factory=Statistics)  # over these steps
     gradients: list[float] = field(default_factory=list)  # gradient norm of each layer at the last of them
-    lanes: kernels.State | None = None  # the network's state in each lane, after the last of them
+    lanes: kernels.State | None = None  # the network's state in each lane of this process, after the last of them
     log: list[list[float]] = field(default_factory=list)  # a row for each epoch done
     kept_mse: float = math.inf
     kept_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -96,14 +60,14 @@ class Training:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """As plain types and tensors, which `torch.load(weights_only=True)` reads."""
+        """As plain types and tensors, which `torch.load(weights_only=True)` reads; with the lanes of all processes."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all(),
+            "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
             "statistics": asdict(self.statistics),
-            "lanes": self.lanes and [tuple(layer) for layer in self.lanes],
+            "lanes": kernels.all_lanes(self.lanes),
             **{name: getattr(self, name) for name in ("epoch", "step", "gradients", "log", "kept_mse", "kept_weights")},
         }
 
@@ -112,10 +76,10 @@ class Training:
         self.network.load_state_dict(state.pop("network"))
         self.optimizer.load_state_dict(state.pop("optimizer"))
         torch.set_rng_state(state.pop("random"))
-        torch.cuda.set_rng_state_all(state.pop("random_cuda"))
+        if (random_cuda := state.pop("random_cuda")) is not None:
+            torch.cuda.set_rng_state(random_cuda)
         self.statistics = Statistics(**state.pop("statistics"))
-        if lanes := state.pop("lanes"):
-            self.lanes = [kernels.LayerState(*layer) for layer in lanes]
+        self.lanes = kernels.own_lanes(state.pop("lanes"))
         for name, value in state.items():
             setattr(self, name, value)
 
@@ -141,6 +105,8 @@ def fit(
 ) -> None:
     """Train to the last epoch, and keep its weights or those of the epoch with the lowest test MSE.
 
+    Over several processes, each has its part of every batch and of the held-out road, and process 0 saves the state.
+
     An unfinished run resumes from its checkpoint. Its state is saved after each epoch, every
     `checkpoint_minutes` and on Ctrl-C or SIGTERM, which end the run after the step it is in.
 
@@ -157,19 +123,25 @@ def fit(
         on_epoch: called after each epoch.
 
     Raises:
-        UserError: the training diverges.
+        UserError: the training diverges, or another process trains something else.
         KeyboardInterrupt: the run was asked to stop.
     """
     initial_lr = training.optimizer.defaults["lr"]
     steps = len(train(0))
-    if state := load_checkpoint(checkpoint):
+    run, state = processes.from_first((checkpoint.name, load_checkpoint(checkpoint)))
+    if run != checkpoint.name:
+        raise UserError(
+            f"process {processes.rank()} of the training has other code, data, packages or parameters than process 0; "
+            "give all machines the same commit and the same data/frames"
+        )
+    if state:
         training.load_state_dict(state)
         at = f"at epoch {training.epoch + 1}, step {training.step + 1}," if training.epoch < epochs else "at its end"
         print(f"resuming {at} from {checkpoint}")
     done = training.epoch * steps + training.step
     with (
         stop_on_request() as stop,
-        progress(total=epochs * steps, initial=done, desc="train", unit="step") as bar,
+        progress(total=epochs * steps, initial=done, desc="train", unit="step", disable=processes.rank() > 0) as bar,
     ):
         saver = StateSaver(training, checkpoint, checkpoint_minutes, stop)
 
@@ -182,10 +154,12 @@ def fit(
             lr = learning_rate(initial_lr, training.epoch, epochs)
             for group in training.optimizer.param_groups:
                 group["lr"] = lr
-            train_epoch(training, train(training.epoch).after(training.step), forward, penalty, after_step)
-            bar.write(training.end_epoch(lr, measure(), keep_best))
+            data = replace(train(training.epoch).after(training.step), part=processes.part())
+            train_epoch(training, data, forward, penalty, after_step)
+            bar.write(training.end_epoch(lr, measure().total(), keep_best))
             saver.save()
-            on_epoch(training)
+            if processes.rank() == 0:
+                on_epoch(training)
 
 
 class StateSaver:
@@ -197,7 +171,9 @@ class StateSaver:
 
     def save(self) -> None:
         """Save now."""
-        save_checkpoint(self.path, self.training.state_dict())
+        state = self.training.state_dict()
+        if processes.rank() == 0:
+            save_checkpoint(self.path, state)
         self.saved_at = time.monotonic()
 
     def after_step(self) -> None:
@@ -206,10 +182,13 @@ class StateSaver:
         Raises:
             KeyboardInterrupt: the run was asked to stop; its state is saved.
         """
-        if self.stop or time.monotonic() - self.saved_at > self.seconds:
+        due = time.monotonic() - self.saved_at > self.seconds
+        stop, due = processes.anywhere(bool(self.stop), due)
+        if stop or due:
             self.save()
-        if self.stop:
-            raise KeyboardInterrupt(f"stopped by {self.stop.name}; the same command resumes from {self.path}")
+        if stop:
+            by = f" by {self.stop.name}" if self.stop else ""
+            raise KeyboardInterrupt(f"stopped{by}; the same command resumes from {self.path}")
 
 
 def train_epoch(
@@ -223,8 +202,10 @@ def train_epoch(
     training.network.train()
     for batch in data:
         output = forward(batch)
-        mse = F.mse_loss(output.angles, batch.angles)
-        loss = mse + penalty(output.rates)
+        length = batch.angles.shape[1]
+        mse = F.mse_loss(output.angles, batch.angles, reduction="sum") / (batch.sequences * length)
+        mse, rates, events = processes.totals(mse, output.rates, output.events.sum())
+        loss = mse + penalty(rates)
         if not math.isfinite(loss.item()):
             raise UserError(
                 f"training diverged: the loss is {loss.item()} at epoch {training.epoch + 1}, "
@@ -233,19 +214,21 @@ def train_epoch(
             )
         training.optimizer.zero_grad()
         loss.backward()
+        processes.average_gradients(training.network.parameters())
         training.optimizer.step()
         training.step += 1
         training.gradients = gradient_norms(training.network)
-        training.statistics.add(mse.item(), output)
+        frames, sequences = batch.sequences * length, batch.sequences
+        training.statistics.add_frames(mse.item(), frames, int(events), frames - sequences)
         on_step(training.statistics)
 
 
 @torch.no_grad()
-def measure_batches(network: torch.nn.Module, forward: Forward, data: Iterable[Batch]) -> Statistics:
-    """MSE and events of the network in evaluation mode, over sequences, each from rest."""
+def measure_batches(network: torch.nn.Module, forward: Forward, data: Batches) -> Statistics:
+    """MSE and events of the network in evaluation mode, over this process's sequences, each from rest."""
     network.eval()
     statistics = Statistics()
-    for batch in data:
+    for batch in replace(data, order=data.order[processes.part()]):
         output = forward(batch)
         statistics.add(F.mse_loss(output.angles, batch.angles).item(), output)
     return statistics
@@ -253,10 +236,13 @@ def measure_batches(network: torch.nn.Module, forward: Forward, data: Iterable[B
 
 @torch.no_grad()
 def measure_streams(network: Network, kernel: str, dataset: Dataset, device: torch.device) -> Statistics:
-    """MSE and events of the network on held-out road: each stretch is one stream, and every frame of it counts."""
+    """MSE and events of the network on held-out road: each stretch is one stream, and every frame of it counts.
+
+    A process has its part of the stretches.
+    """
     network.eval()
     statistics = Statistics()
-    for stretch in dataset.split.test:
+    for stretch in dataset.split.test[processes.part()]:
         state, angles = None, torch.from_numpy(dataset.angles[stretch.start : stretch.stop]).to(device).split(CHUNK)
         for frames, labels in zip(dataset.chunks(stretch), angles, strict=True):
             output, messages, state = kernels.stream(network, torch.from_numpy(frames)[None].to(device), kernel, state)

@@ -17,6 +17,7 @@ from pilotnet_sdnn.sdnn import kernels
 from pilotnet_sdnn.sdnn.checkpoint import checkpoint_path, only_trainer
 from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, write_tensors
 from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
+from pilotnet_sdnn.sdnn.processes import rank, started
 from pilotnet_sdnn.sdnn.training import Training, fit, measure_batches, seeded_device
 
 
@@ -25,6 +26,8 @@ def main() -> None:
     if not params.pretrain_epochs:
         write_tensors(PRETRAINED, {})
         print("pretrain_epochs: 0, so training starts from random weights")
+        return
+    if started(params.processes, main):
         return
     device = seeded_device(params.seed, params.threads)
 
@@ -41,7 +44,7 @@ def main() -> None:
     kernel = kernels.choose(params.kernels, device)
 
     def forward(batch: Batch) -> NetworkOutput:
-        return kernels.run(network, batch.frames, kernel)
+        return kernels.run(network, batch.frames, kernel, batch.sequences)
 
     # loop
     optimizer = FlatRAdam(
@@ -59,7 +62,8 @@ def main() -> None:
             checkpoint=checkpoint,
             checkpoint_minutes=params.checkpoint_minutes,
         )
-        write_tensors(PRETRAINED, training.kept_weights)
+        if rank() == 0:
+            write_tensors(PRETRAINED, training.kept_weights)
     print(f"{PRETRAINED}: test mse {training.kept_mse:.5f} sq. radians, frame by frame")
 
 

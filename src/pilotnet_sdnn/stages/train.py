@@ -19,6 +19,7 @@ from pilotnet_sdnn.sdnn.geometry import layer_geometries
 from pilotnet_sdnn.sdnn.losses import event_rate_loss, synops_loss
 from pilotnet_sdnn.sdnn.network import LAYERS, Network, NetworkOutput, read_tensors, write_tensors
 from pilotnet_sdnn.sdnn.optimizer import FlatRAdam
+from pilotnet_sdnn.sdnn.processes import rank, started
 from pilotnet_sdnn.sdnn.training import Training, fit, measure_batches, measure_streams, seeded_device
 
 LOG_COLUMNS = ("epoch", "lr", "train_mse", "test_mse", "train_events", "test_events", *LAYERS[1:])
@@ -26,6 +27,8 @@ LOG_COLUMNS = ("epoch", "lr", "train_mse", "test_mse", "train_events", "test_eve
 
 def main() -> None:
     params = load_params()
+    if started(params.processes, main):
+        return
     device = seeded_device(params.seed, params.threads)
 
     # data
@@ -56,8 +59,8 @@ def main() -> None:
     training = Training(network, optimizer)
 
     def forward(batch: Batch) -> NetworkOutput:
-        before = kernels.continued(network, training.lanes, batch.continues)
-        output, _, training.lanes = kernels.stream(network, batch.frames, kernel, before)
+        before = kernels.continued(network, training.lanes, batch.continues, batch.sequences)
+        output, _, training.lanes = kernels.stream(network, batch.frames, kernel, before, batch.sequences)
         return output
 
     # loss
@@ -89,7 +92,8 @@ def main() -> None:
             penalty=penalty,
             on_epoch=write_outputs,
         )
-        write_outputs(training)
+        if rank() == 0:
+            write_outputs(training)
     print(f"{TRAINED}: test mse {training.kept_mse:.5f} sq. radians; curves in {TRAINING_LOG}")
 
 

@@ -19,10 +19,11 @@ these magnitudes. lava-dl's batch means are not exact: ours are rounded once, la
 mean lies that close to a boundary of its quantisation (about one channel mean in a million), the quantised means differ
 by one step. On a GPU, sums are exact without TF32 only.
 
-Other packages use `choose`, `run`, `stream`, `continued`, `State` and `LayerState`, and nothing else.
+Other packages use `choose`, `run`, `stream`, `continued`, `all_lanes`, `own_lanes`, `State` and `LayerState`, and
+nothing else.
 """
 
-from pilotnet_sdnn.sdnn.kernels.forward import State, choose, continued, run, stream
+from pilotnet_sdnn.sdnn.kernels.forward import State, all_lanes, choose, continued, own_lanes, run, stream
 from pilotnet_sdnn.sdnn.kernels.shared import LayerState
 
-__all__ = ["LayerState", "State", "choose", "continued", "run", "stream"]
+__all__ = ["LayerState", "State", "all_lanes", "choose", "continued", "own_lanes", "run", "stream"]

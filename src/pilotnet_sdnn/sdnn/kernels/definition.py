@@ -1,6 +1,7 @@
 """The definition of the kernels: pure torch, on any device, slower than `native` on a CPU."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,20 +26,20 @@ from pilotnet_sdnn.sdnn.network import normalise
 
 
 def encode_frames(
-    entry: Any, synapse: Any, frames: Tensor, before: LayerState | None, carry: bool
+    entry: Any, synapse: Any, frames: Tensor, batch: int, before: LayerState | None, carry: bool
 ) -> tuple[Tensor, LayerOutput]:
     """The Input block and the first synapse: the current (N * T, ...) of layer-1's neurons, and layer-0's output."""
     values = entry.pre_hook_fx(normalise(frames)).permute(0, 4, 1, 2, 3)
-    sent = _send(values, entry.neuron.delta, None, before, carry)
+    sent = _send(values, entry.neuron.delta, None, batch, before, carry)
     arriving = with_sent_before(sent.messages, before, frames.shape[1])
     return apply_synapse(synapse, arriving.contiguous(memory_format=torch.channels_last)), sent
 
 
 def apply_block(
-    block: Any, messages: Tensor, events: Tensor, length: int, before: LayerState | None, carry: bool
+    block: Any, messages: Tensor, events: Tensor, length: int, batch: int, before: LayerState | None, carry: bool
 ) -> LayerOutput:
     """A synapse and the neurons behind it. `events`, the number of those that arrive, makes no difference here."""
-    return apply_neurons(block.neuron, apply_synapse(block.synapse, messages), length, before, carry)
+    return apply_neurons(block.neuron, apply_synapse(block.synapse, messages), length, batch, before, carry)
 
 
 def apply_synapse(synapse: Any, messages: Tensor) -> Tensor:
@@ -49,18 +50,23 @@ def apply_synapse(synapse: Any, messages: Tensor) -> Tensor:
     return F.conv2d(messages, weight, None, *geometry(synapse))
 
 
-def apply_neurons(neuron: Any, current: Tensor, length: int, before: LayerState | None, carry: bool) -> LayerOutput:
+def apply_neurons(
+    neuron: Any, current: Tensor, length: int, batch: int, before: LayerState | None, carry: bool
+) -> LayerOutput:
     """What sigma-delta neurons send when they receive the current (N * T, ...)."""
     dendrite = current.unflatten(0, (-1, length)).cumsum(1)
     if neuron.norm is not None:
         everything_but_channels = [d for d in range(dendrite.dim()) if d != 2]
-        mean = norm_mean(neuron.norm, lambda: dendrite.mean(everything_but_channels, dtype=torch.float64).float())
+        count = batch * length * math.prod(dendrite.shape[3:])
+        mean = norm_mean(neuron.norm, lambda: dendrite.sum(everything_but_channels, dtype=torch.float64) / count)
         dendrite = dendrite - neuron.norm.pre_hook_fx(mean).view(-1, *(1 for _ in dendrite.shape[3:]))
-    gain = dropout_gain(neuron, len(dendrite), dendrite.shape[2], before)
-    return _send(F.relu(dendrite), neuron.delta, gain, before, carry)
+    gain = dropout_gain(neuron, batch, dendrite.shape[2], before)
+    return _send(F.relu(dendrite), neuron.delta, gain, batch, before, carry)
 
 
-def _send(activations: Tensor, delta: Any, gain: Tensor | None, before: LayerState | None, carry: bool) -> LayerOutput:
+def _send(
+    activations: Tensor, delta: Any, gain: Tensor | None, batch: int, before: LayerState | None, carry: bool
+) -> LayerOutput:
     """The delta unit, quantisation and dropout of activations (N, T, ...)."""
     delta.clamp()
     zero = torch.zeros_like(activations[:, 0])
@@ -73,7 +79,7 @@ def _send(activations: Tensor, delta: Any, gain: Tensor | None, before: LayerSta
     if carry:
         total = total_sent(flat, before, activations.shape[1])
         state = LayerState(total, activations[:, -1].detach().clone(), residual.detach(), gain)
-    return LayerOutput(flat, mean_magnitude(messages), messages[:, 1:].count_nonzero(), state)
+    return LayerOutput(flat, mean_magnitude(messages, batch), messages[:, 1:].count_nonzero(), state)
 
 
 class _DeltaUnit(torch.autograd.Function):

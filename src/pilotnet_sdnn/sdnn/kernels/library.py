@@ -35,7 +35,7 @@ class NeuronsStruct(ctypes.Structure):
     """`Neurons` of neurons.hpp."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("sequences", "frames", "neurons", "channels")),
+        *((name, ctypes.c_int64) for name in ("sequences", "frames", "neurons", "channels", "batch")),
         *((name, ctypes.c_float) for name in ("threshold", "tau_grad", "scale_grad", "scale")),
         *((name, ctypes.c_int32) for name in ("has_dendrite", "corrected", "threads")),
     )

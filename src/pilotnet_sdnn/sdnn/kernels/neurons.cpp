@@ -23,14 +23,15 @@ void for_each_block(const Neurons& layer, F f) {
 
 int64_t block_count(const Neurons& layer) { return layer.sequences * ((layer.neurons + kBlock - 1) / kBlock); }
 
-// Mean over sequences, frames and a channel's neurons of values that are sums over the frames, [sequence][neuron].
-template <typename T>
-void channel_means(const Neurons& layer, const std::vector<T>& sums, float* means) {
+// These sequences' part of the mean over the whole batch, over its sequences, frames and a channel's neurons, of values
+// that are sums over the frames, [sequence][neuron].
+template <typename T, typename Mean>
+void channel_means(const Neurons& layer, const std::vector<T>& sums, Mean* means) {
     std::vector<double> totals(layer.channels, 0.0);
     for (size_t p = 0; p < sums.size(); p += layer.channels)
         for (int64_t c = 0; c < layer.channels; c++) totals[c] += sums[p + c];
-    const double count = static_cast<double>(layer.sequences * layer.frames * (layer.neurons / layer.channels));
-    for (int64_t c = 0; c < layer.channels; c++) means[c] = static_cast<float>(totals[c] / count);
+    const double count = static_cast<double>(layer.batch * layer.frames * (layer.neurons / layer.channels));
+    for (int64_t c = 0; c < layer.channels; c++) means[c] = static_cast<Mean>(totals[c] / count);
 }
 
 std::vector<float> per_neuron(const Neurons& layer, const float* per_channel) {
@@ -47,7 +48,7 @@ const std::vector<float> kOnes(kBlock, 1.0f);
 extern "C" {
 
 // Channel means of the summed currents: what the batch norm takes off. Exact up to the final rounding.
-void dendrite_means(const Neurons* layer, const float* current, float* means) {
+void dendrite_means(const Neurons* layer, const float* current, double* means) {
     std::vector<double> sums(layer->sequences * layer->neurons);
     for_each_block(*layer, [&](int64_t n, int64_t first, int64_t count, int64_t) {
         double sum[kBlock] = {};

@@ -14,6 +14,7 @@
 
 struct Neurons {  // the neurons of a layer; `NeuronsStruct` of library.py has the same fields
     int64_t sequences, frames, neurons, channels;
+    int64_t batch;  // sequences of the whole batch: other processes may have the rest
     float threshold, tau_grad, scale_grad;
     float scale;           // events are floored to multiples of 1 / scale
     int32_t has_dendrite;  // sigma, norm and relu come before the delta unit: not so in the Input block

@@ -1,10 +1,13 @@
 """What both versions share: a layer's output and state, quantised weights, the norm's mean, dropout."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from pilotnet_sdnn.sdnn.processes import part, totals
 
 
 class LayerState(NamedTuple):
@@ -24,7 +27,7 @@ class LayerOutput(NamedTuple):
     """What a layer sends in N sequences of T frames."""
 
     messages: Tensor  # (N * T, ...)
-    rate: Tensor  # mean magnitude of the messages
+    rate: Tensor  # these sequences' part of the mean magnitude of the messages of the whole batch
     events: Tensor  # messages that are not zero, each sequence's first frame left out
     state: LayerState | None  # after the last frame; None unless requested
 
@@ -61,25 +64,33 @@ def corrected(delta: Any) -> bool:
     return getattr(delta, "corrected", False)
 
 
-def mean_magnitude(messages: Tensor) -> Tensor:
-    """A layer's rate. In float64 the sum is exact, so it is the same in any order."""
-    return messages.abs().mean(dtype=torch.float64).float()
+def mean_magnitude(messages: Tensor, batch: int) -> Tensor:
+    """A layer's rate, from messages (N, T, ...). In float64 the sum is exact, so it is the same in any order."""
+    return (messages.abs().sum(dtype=torch.float64) / (batch * math.prod(messages.shape[1:]))).float()
 
 
 def norm_mean(norm: Any, batch_mean: Callable[[], Tensor]) -> Tensor:
-    """The mean that `MeanOnlyBatchNorm.forward` subtracts; in training it updates the running mean."""
+    """The mean that `MeanOnlyBatchNorm.forward` subtracts; in training it updates the running mean.
+
+    Args:
+        norm: the batch norm.
+        batch_mean: these sequences' part of the mean over the whole batch, in float64.
+    """
     if not (norm.training and norm.update):
         return norm.running_mean
-    mean = batch_mean()
+    mean = totals(batch_mean())[0].float()
     with torch.no_grad():
         norm.running_mean = (1 - norm.momentum) * norm.running_mean + norm.momentum * mean
     return mean
 
 
-def dropout_gain(neuron: Any, sequences: int, features: int, before: LayerState | None) -> Tensor | None:
-    """Dropout's factors (N, features), drawn as lava-dl draws them, or taken from the state; None without dropout."""
+def dropout_gain(neuron: Any, batch: int, features: int, before: LayerState | None) -> Tensor | None:
+    """Dropout's factors (N, features), drawn as lava-dl draws them, or taken from the state; None without dropout.
+
+    Every process draws those of the whole batch, so they depend on a sequence's place in it alone.
+    """
     if neuron.drop is None or not neuron.drop.training:
         return None
     if before is not None and before.gain is not None:
         return before.gain
-    return neuron.drop(torch.ones(sequences, features, 1, device=neuron.device)).squeeze(-1)
+    return neuron.drop(torch.ones(batch, features, 1, device=neuron.device)).squeeze(-1)[part()].contiguous()
