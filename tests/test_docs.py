@@ -30,6 +30,9 @@ RUN_BY = {
     r"sdnn-sweep --slurm .*": "test_sweep_clusters.py::test_slurm",
     r"sdnn-sweep .*": "test_sweep.py::test_sweep_on_this_machine",
     r"dask (scheduler|worker) .*": "test_sweep_clusters.py::test_worker_killed_midway",
+    r"torchrun .*|dvc commit -f train": (
+        "test_processes.py::test_two_nodes_train_to_the_bits_of_two_processes_of_one_machine"
+    ),
     r"dvc remote (add|modify) --global .*": (
         "test_sweep_clusters.py::test_remote_on_s3_with_credentials_that_stay_where_they_are"
     ),
