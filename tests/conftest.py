@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from clone import ROOT, TINY, Clone, clone_of_working_tree
 from hypothesis import settings
+from recording_pipeline import recording_pipeline
 
 from pilotnet_sdnn.drive import sources
 from pilotnet_sdnn.sdnn.network import Network, NetworkOutput, normalise
@@ -53,6 +54,12 @@ def tiny_pipelines(tmp_path_factory, worker_id) -> Path:
 def tiny_pipeline(tiny_pipelines, tmp_path_factory) -> Clone:
     """A clone whose pipeline ran once, on a tiny drive, and is committed; tests leave its workspace as it is."""
     return Clone(tiny_pipelines / "finished").copy(tmp_path_factory.mktemp("tiny") / "clone")
+
+
+@pytest.fixture(scope="session")
+def recording(tmp_path_factory) -> Clone:
+    """A small pipeline that records which stages ran, for tests of sweeps: they copy it."""
+    return recording_pipeline(tmp_path_factory.mktemp("recording"))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 from clone import Clone
 from distributed import Client, LocalCluster
 from dvc.repo import Repo
-from recording_pipeline import errors, recording_pipeline, trained, with_own_remote
+from recording_pipeline import errors, trained, with_own_remote
 from servers import LOOPBACK
 from small_pipeline import small_pipeline
 
@@ -20,14 +20,9 @@ from pilotnet_sdnn.team.sweep_stages import computed_stages
 from pilotnet_sdnn.team.sweep_worker import Outcome, Sweep, packages, prepare
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    return recording_pipeline(tmp_path_factory.mktemp("sweep"))
-
-
 @pytest.fixture
-def clone(original: Clone, tmp_path: Path) -> Clone:
-    return with_own_remote(original, tmp_path)
+def clone(recording: Clone, tmp_path: Path) -> Clone:
+    return with_own_remote(recording, tmp_path)
 
 
 def test_grid_speaks_as_dvc_does(clone: Clone) -> None:

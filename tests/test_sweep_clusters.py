@@ -15,20 +15,15 @@ from pathlib import Path
 import pytest
 from clone import ROOT, Clone, wait_for
 from distributed import Client
-from recording_pipeline import errors, recording_pipeline, trained, with_own_remote
+from recording_pipeline import errors, trained, with_own_remote
 from servers import KEY, LOOPBACK, free_port, s3_server, slurm, ssh_server
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    return recording_pipeline(tmp_path_factory.mktemp("sweep"))
-
-
 @pytest.fixture
-def clone(original: Clone, tmp_path: Path) -> Clone:
-    return with_own_remote(original, tmp_path)
+def clone(recording: Clone, tmp_path: Path) -> Clone:
+    return with_own_remote(recording, tmp_path)
 
 
 @contextmanager
