@@ -84,7 +84,8 @@ def fetch(source: str, path: Path, frames: int, seed: int, reading: Reading = DE
             elif _packed(found):
                 shutil.copyfile(found.archive.where, temporary)
                 with zipfile.ZipFile(temporary, "a") as copy:
-                    copy.comment = copy.comment or _origin(found).encode()
+                    if not copy.comment:  # setting one, even the same, writes the list of files anew
+                        copy.comment = _origin(found).encode()
             else:
                 lines = [label.line for label in found.drive.labels] if found.drive.layout == "csv" else None
                 pack_drive(temporary, _shots(found, max_bytes), _origin(found), lines)
